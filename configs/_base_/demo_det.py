@@ -1,0 +1,60 @@
+# Drawn scenes in COCO's layout, from tools/make_demo_data.py.
+_base_ = './coco.py'
+data_root = 'data/demo/coco'
+data_help = 'Draw it with: python tools/make_demo_data.py'
+metainfo = dict(
+    classes=('disc', 'box', 'triangle', 'star', 'ring', 'cross'),
+    palette=[
+        (220, 50, 50),
+        (150, 90, 40),
+        (150, 70, 190),
+        (250, 210, 30),
+        (255, 130, 190),
+        (30, 180, 170),
+    ],
+)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(
+        type='RandomResize',
+        scale=(256, 256),
+        ratio_range=(0.75, 1.25),
+        keep_ratio=True,
+    ),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=(256, 256), keep_ratio=True),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(
+        type='PackDetInputs',
+        meta_keys=(
+            'img_id',
+            'img_path',
+            'ori_shape',
+            'img_shape',
+            'scale_factor',
+        ),
+    ),
+]
+train_dataloader = dict(
+    dataset=dict(
+        data_root=data_root,
+        metainfo=metainfo,
+        filter_cfg=dict(filter_empty_gt=True, min_size=16),
+        pipeline=train_pipeline,
+    )
+)
+val_dataloader = dict(
+    dataset=dict(
+        data_root=data_root, metainfo=metainfo, pipeline=test_pipeline
+    )
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(
+    ann_file=data_root + '/annotations/instances_val2017.json'
+)
+test_evaluator = val_evaluator

@@ -1,0 +1,22 @@
+"""ConvNeXt V1 and V2 for dense prediction, as an OpenMMLab plugin.
+
+Importing the package registers everything under the scope ``mmconvnext``.
+"""
+
+__version__ = '0.1.0'
+
+from .convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
+from .layers import GRN, LayerNorm2d
+from .optim import LayerDecayOptimWrapperConstructor
+from .resume import ExactResumeHook
+
+__all__ = [
+    'ARCHS',
+    'ConvNeXt',
+    'ConvNeXtBlock',
+    'ConvNeXtV2',
+    'ExactResumeHook',
+    'GRN',
+    'LayerDecayOptimWrapperConstructor',
+    'LayerNorm2d',
+]

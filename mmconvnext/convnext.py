@@ -1,0 +1,391 @@
+"""ConvNeXt V1 and V2 as multi-scale backbones: one family in one file.
+
+V1: A ConvNet for the 2020s, arXiv 2201.03545. V2: ConvNeXt V2: Co-designing
+and Scaling ConvNets with Masked Autoencoders, arXiv 2301.00808. Parameter
+names are those of the authors' code.
+"""
+
+from __future__ import annotations
+
+from typing import (
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from . import ops
+from .layers import GRN, LayerNorm2d, to_nchw, to_nhwc
+from .registry import MODELS
+
+InitCfg = Optional[Union[dict, List[dict]]]
+
+
+class Arch(NamedTuple):
+    """Blocks and channels of the four stages, and who published it."""
+
+    depths: Tuple[int, ...]
+    dims: Tuple[int, ...]
+    versions: Tuple[int, ...] = (1, 2)
+    eps: float = 1e-6
+
+
+ARCHS = {
+    'atto': Arch((2, 2, 6, 2), (40, 80, 160, 320)),
+    'femto': Arch((2, 2, 6, 2), (48, 96, 192, 384)),
+    'pico': Arch((2, 2, 6, 2), (64, 128, 256, 512)),
+    'nano': Arch((2, 2, 8, 2), (80, 160, 320, 640)),
+    'tiny': Arch((3, 3, 9, 3), (96, 192, 384, 768)),
+    'small': Arch((3, 3, 27, 3), (96, 192, 384, 768)),
+    'base': Arch((3, 3, 27, 3), (128, 256, 512, 1024)),
+    'large': Arch((3, 3, 27, 3), (192, 384, 768, 1536)),
+    'xlarge': Arch((3, 3, 27, 3), (256, 512, 1024, 2048), (1,)),
+    'huge': Arch((3, 3, 27, 3), (352, 704, 1408, 2816), (2,)),
+    'xxlarge': Arch((3, 4, 30, 3), (384, 768, 1536, 3072), (1,), 1e-5),
+}
+STRIDES = (4, 8, 16, 32)
+
+
+def get_arch(arch: Union[str, Mapping], version: int) -> Arch:
+    """Look an arch up by name, or read ``dict(depths=..., dims=...)``.
+
+    Raises:
+        ValueError: for an unknown name or a malformed dict.
+    """
+    if isinstance(arch, str):
+        known = [k for k, row in ARCHS.items() if version in row.versions]
+        if arch not in known:
+            raise ValueError(
+                f'arch {arch!r} is not a ConvNeXt V{version}; known: '
+                f'{", ".join(known)}, or dict(depths=[...], dims=[...])'
+            )
+        return ARCHS[arch]
+    if not isinstance(arch, Mapping) or set(arch) != {'depths', 'dims'}:
+        raise ValueError(
+            f'arch must be a name or dict(depths=[...], dims=[...]), '
+            f'got {arch!r}'
+        )
+    rows = [tuple(arch[key]) for key in ('depths', 'dims')]
+    for key, row in zip(('depths', 'dims'), rows):
+        if len(row) != len(STRIDES) or any(
+            not isinstance(n, int) or n < 1 for n in row
+        ):
+            raise ValueError(
+                f'arch[{key!r}] must be {len(STRIDES)} positive integers, '
+                f'got {arch[key]!r}'
+            )
+    return Arch(*rows)
+
+
+def _resolve_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:
+    num = len(STRIDES)
+    indices = (
+        tuple(out_indices)
+        if isinstance(out_indices, (list, tuple))
+        else (out_indices,)
+    )
+    if not indices or any(
+        not isinstance(i, int) or not -num <= i < num for i in indices
+    ):
+        raise ValueError(
+            f'out_indices must be integers from {-num} to {num - 1}, '
+            f'got {out_indices!r}'
+        )
+    resolved = tuple(i % num for i in indices)
+    if len(set(resolved)) != len(resolved):
+        raise ValueError(f'out_indices repeats a stage: {out_indices!r}')
+    return resolved
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise 7x7, then norm, expand, GELU, [GRN], project, residual.
+
+    ``(N, C, H, W) -> (N, C, H, W)``; inside, memory stays channels last.
+
+    Args:
+        dim: number of channels C.
+        drop_path: probability to drop the branch of a sample in training.
+        layer_scale_init_value: V1's layer scale; None builds a V2 block,
+            which has GRN instead.
+        eps: of the layer norm.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        drop_path: float = 0.0,
+        layer_scale_init_value: Optional[float] = None,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.drop_path = drop_path
+        self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=eps)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.grn: Optional[GRN] = None
+        self.gamma: Optional[nn.Parameter] = None
+        if layer_scale_init_value is None:
+            self.grn = GRN(4 * dim)
+        else:
+            scale = torch.full((dim,), float(layer_scale_init_value))
+            self.gamma = nn.Parameter(scale)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = ops.convnext_mlp(
+            to_nhwc(self.dwconv(x)),
+            to_nhwc(x),
+            (self.norm.weight, self.norm.bias),
+            (self.pwconv1.weight, self.pwconv1.bias),
+            (self.pwconv2.weight, self.pwconv2.bias),
+            grn_affine=None if self.grn is None else self.grn.affine,
+            layer_scale=self.gamma,
+            keep=self._sample_keep(x),
+            eps=self.norm.eps,
+        )
+        return to_nchw(y)
+
+    def _sample_keep(self, x: Tensor) -> Optional[Tensor]:
+        """Drop path factor per sample (arXiv 1603.09382), None if unused."""
+        if not self.training or self.drop_path == 0.0:
+            return None
+        keep = x.new_empty(x.size(0), 1, 1, 1)
+        return keep.bernoulli_(1 - self.drop_path).div_(1 - self.drop_path)
+
+    def extra_repr(self) -> str:
+        return f'drop_path={self.drop_path:.3g}'
+
+
+class _Backbone(BaseModule):
+    """What both versions share; the layer scale, or None, tells them apart."""
+
+    version: int
+
+    def __init__(
+        self,
+        arch: Union[str, Mapping],
+        in_channels: int,
+        out_indices: Sequence[int],
+        drop_path_rate: float,
+        layer_scale_init_value: Optional[float],
+        frozen_stages: int,
+        with_cp: bool,
+        init_cfg: InitCfg,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        row = get_arch(arch, self.version)
+        self.arch, self.depths, self.dims = arch, row.depths, row.dims
+        self.in_channels, self.with_cp = in_channels, with_cp
+        self.out_indices = _resolve_out_indices(out_indices)
+        self.out_channels = tuple(self.dims[i] for i in self.out_indices)
+        self.out_strides = tuple(STRIDES[i] for i in self.out_indices)
+        self.drop_path_rate = _check_range(
+            'drop_path_rate', drop_path_rate, 0, 1
+        )
+        self.frozen_stages = _check_range(
+            'frozen_stages', frozen_stages, -1, len(STRIDES) + 1
+        )
+        self._build(layer_scale_init_value, row.eps)
+        self.reset_parameters()
+        self._freeze()
+
+    def _build(self, layer_scale: Optional[float], eps: float) -> None:
+        # Stages behind the last one asked for would only cost time, and
+        # parameters without gradient stop DistributedDataParallel.
+        num_stages = max(self.out_indices) + 1
+        rates = torch.linspace(
+            0, self.drop_path_rate, sum(self.depths), device='cpu'
+        )
+        rates = [r.tolist() for r in rates.split(self.depths)]
+        widths = (self.in_channels, *self.dims)
+        self.downsample_layers = nn.ModuleList(
+            _downsample(i, widths[i], widths[i + 1], eps)
+            for i in range(num_stages)
+        )
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    ConvNeXtBlock(self.dims[i], rate, layer_scale, eps)
+                    for rate in rates[i]
+                )
+            )
+            for i in range(num_stages)
+        )
+        for i in sorted(self.out_indices):
+            self.add_module(f'norm{i}', LayerNorm2d(self.dims[i], eps))
+        # Convolutions here see channels-last maps: weights that lie likewise
+        # need no copy per call, and gradients keep the layout DDP expects.
+        self.to(memory_format=torch.channels_last)
+
+    def reset_parameters(self) -> None:
+        """Initialise as published: truncated normal of std .02, zero bias.
+
+        Norms start as the identity, GRN at zero, the layer scale at its
+        value (arXiv 2201.03545, table 5; arXiv 2301.00808, appendix A).
+        """
+        for module in self.modules():
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Compute the normalised maps of the stages in ``out_indices``.
+
+        Args:
+            x: ``(N, in_channels, H, W)``, H and W at least 32.
+
+        Returns:
+            One ``(N, dims[i], H // s, W // s)`` per index, s = 4, 8, 16, 32.
+
+        Raises:
+            ValueError: for another shape.
+        """
+        self._check_input(x)
+        maps = {}
+        for i, (down, stage) in enumerate(
+            zip(self.downsample_layers, self.stages)
+        ):
+            x = down(x)
+            for block in stage:
+                x = self._run(block, x)
+            if i in self.out_indices:
+                maps[i] = getattr(self, f'norm{i}')(x).contiguous()
+        return tuple(maps[i] for i in self.out_indices)
+
+    def _run(self, block: ConvNeXtBlock, x: Tensor) -> Tensor:
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, x, use_reentrant=False)
+        return block(x)
+
+    def _check_input(self, x: Tensor) -> None:
+        if x.dim() != 4 or x.size(1) != self.in_channels:
+            raise ValueError(
+                f'input must be (N, {self.in_channels}, H, W), '
+                f'got {tuple(x.shape)}'
+            )
+        if x.size(2) < STRIDES[-1] or x.size(3) < STRIDES[-1]:
+            raise ValueError(
+                f'input must be at least {STRIDES[-1]} x {STRIDES[-1]} '
+                f'pixels, got {x.size(2)} x {x.size(3)}'
+            )
+
+    def _frozen_modules(self) -> List[nn.Module]:
+        frozen = [self.downsample_layers[0]] if self.frozen_stages >= 0 else []
+        for i in range(min(self.frozen_stages, len(self.stages))):
+            frozen += [self.downsample_layers[i], self.stages[i]]
+        return frozen
+
+    def _freeze(self) -> None:
+        for module in self._frozen_modules():
+            module.eval().requires_grad_(False)
+
+    def train(self, mode: bool = True) -> _Backbone:
+        """Switch the mode; frozen stages stay in eval. Returns self."""
+        super().train(mode)
+        self._freeze()
+        return self
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> float:
+    if not low <= value < high:
+        raise ValueError(f'{name} must be in [{low}, {high}), got {value!r}')
+    return value
+
+
+def _downsample(
+    index: int, in_dim: int, out_dim: int, eps: float
+) -> nn.Sequential:
+    if index == 0:
+        conv = nn.Conv2d(in_dim, out_dim, 4, stride=4)
+        return nn.Sequential(conv, LayerNorm2d(out_dim, eps))
+    conv = nn.Conv2d(in_dim, out_dim, 2, stride=2)
+    return nn.Sequential(LayerNorm2d(in_dim, eps), conv)
+
+
+@MODELS.register_module()
+class ConvNeXt(_Backbone):
+    """ConvNeXt V1 backbone (arXiv 2201.03545).
+
+    Args:
+        arch: a name in ``ARCHS`` published for V1, or
+            ``dict(depths=[...], dims=[...])`` with four numbers each.
+        in_channels: number of input channels.
+        out_indices: stages to return, 0 to 3 or negative, no repeats. Each
+            has a layer norm of its own, ``norm{i}``.
+        drop_path_rate: drop path probability of the last block; the blocks
+            before it rise to it linearly from 0.
+        layer_scale_init_value: initial layer scale. 1e-6 for training from
+            scratch; the published dense-prediction recipes use 1.0.
+        frozen_stages: -1 none, 0 the stem, k the stem and the first k
+            stages: no gradient, always in eval mode. The output norms,
+            which no pre-trained weights contain, stay trainable.
+        with_cp: recompute each block in the backward pass to save memory.
+        init_cfg: mmengine's initialisation config; ``type='Pretrained'``
+            loads a checkpoint.
+
+    Raises:
+        ValueError: for an unknown arch or an option out of range.
+    """
+
+    version = 1
+
+    def __init__(
+        self,
+        arch: Union[str, Mapping] = 'tiny',
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float = 1e-6,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        super().__init__(
+            arch,
+            in_channels,
+            out_indices,
+            drop_path_rate,
+            float(layer_scale_init_value),
+            frozen_stages,
+            with_cp,
+            init_cfg,
+        )
+
+
+@MODELS.register_module()
+class ConvNeXtV2(_Backbone):
+    """ConvNeXt V2 backbone (arXiv 2301.00808): GRN, no layer scale.
+
+    Args and errors: as :class:`ConvNeXt`, without the layer scale.
+    """
+
+    version = 2
+
+    def __init__(
+        self,
+        arch: Union[str, Mapping] = 'tiny',
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        drop_path_rate: float = 0.0,
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        init_cfg: InitCfg = None,
+    ) -> None:
+        super().__init__(
+            arch,
+            in_channels,
+            out_indices,
+            drop_path_rate,
+            None,
+            frozen_stages,
+            with_cp,
+            init_cfg,
+        )

@@ -1,0 +1,203 @@
+"""What train.py, test.py and predict.py share: config, data, precision."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+AMP_DTYPES = ('bfloat16', 'float16')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """End the program with one line instead of a traceback.
+
+    For what the user can mend: a wrong option, a missing file.
+    """
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f'error: {error}')
+
+
+def common_arguments(description: str) -> argparse.ArgumentParser:
+    """Start a parser with the options that all tools have."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--data-root',
+        help="folder of the data set, instead of the config's data_root",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='override settings of the config: optim_wrapper.optimizer.lr='
+        '2e-4 model.backbone.arch=nano; lists as key="[a,b]"',
+    )
+    return parser
+
+
+def runner_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the tools that build a runner."""
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs and checkpoints (default: work_dirs/<config>)',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='job launcher of a distributed run',
+    )
+    # torchrun's predecessor passes this one; torchrun sets LOCAL_RANK.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config file and apply the command line to it.
+
+    Raises:
+        FileNotFoundError: when the file is missing.
+        ValueError: when ``--data-root`` meets a config without data_root.
+    """
+    if not Path(args.config).is_file():
+        raise FileNotFoundError(f'config file not found: {args.config}')
+    cfg = Config.fromfile(args.config)
+    if args.data_root is not None:
+        set_data_root(cfg, args.data_root)
+    cfg.merge_from_dict(args.cfg_options)
+    if hasattr(args, 'work_dir'):
+        stem = Path(args.config).stem
+        default = cfg.get('work_dir') or str(Path('work_dirs', stem))
+        cfg.work_dir = args.work_dir or default
+        cfg.launcher = args.launcher
+    return cfg
+
+
+def set_data_root(cfg: Config, root: str) -> None:
+    """Point everything below the config's ``data_root`` to another folder."""
+    old = cfg.get('data_root')
+    if not old:
+        raise ValueError(
+            f'--data-root {root}: the config {cfg.filename} has no data_root'
+        )
+    for key in (*LOADERS, 'val_evaluator', 'test_evaluator', 'data_root'):
+        if key in cfg:
+            cfg[key] = _replace_root(cfg[key], old.rstrip('/'), root)
+
+
+def _replace_root(node: Any, old: str, new: str) -> Any:
+    if isinstance(node, dict):
+        return {k: _replace_root(v, old, new) for k, v in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(_replace_root(v, old, new) for v in node)
+    if isinstance(node, str) and (node + '/').startswith(old + '/'):
+        return new.rstrip('/') + node[len(old) :]
+    return node
+
+
+def data_paths(dataset: Dict) -> Iterator[Path]:
+    """Yield the files and folders that a dataset config reads.
+
+    Wrappers (RepeatDataset, ConcatDataset, ...) are looked through.
+    """
+    inner = dataset.get('datasets') or [dataset.get('dataset')]
+    if inner[0] is not None:
+        for child in inner:
+            yield from data_paths(child)
+        return
+    root = Path(dataset.get('data_root') or '')
+    prefixes = dataset.get('data_prefix') or {}
+    if isinstance(prefixes, str):
+        prefixes = {'img': prefixes}
+    for part in (dataset.get('ann_file'), *prefixes.values()):
+        if part:
+            yield root / part
+
+
+def check_data(cfg: Config, loaders: Sequence[str]) -> None:
+    """Stop before any work when a data set is not where the config looks.
+
+    The config's ``data_help`` says what the data set is and where people get
+    it; it becomes part of the message.
+
+    Raises:
+        FileNotFoundError: names what is missing, the layout expected, and
+            the ways to point elsewhere.
+    """
+    paths: List[Path] = []
+    for loader in loaders:
+        dataset = (cfg.get(loader) or {}).get('dataset')
+        paths += data_paths(dataset) if dataset else []
+    paths = list(dict.fromkeys(paths))
+    missing = [path for path in paths if not path.exists()]
+    if missing:
+        raise FileNotFoundError(_missing_data(cfg, paths, missing))
+
+
+def _missing_data(cfg: Config, paths: List[Path], missing: List[Path]) -> str:
+    root = Path(cfg.get('data_root') or missing[0])
+    layout = [
+        f'  {path}  {"MISSING" if path in missing else "found"}'
+        for path in paths
+    ]
+    return '\n'.join(
+        [
+            f'data set not found: looked in {root.absolute()}',
+            'Expected layout:',
+            *layout,
+            cfg.get('data_help', ''),
+            f'Link the folder there (ln -s /path/to/it {root}) or pass '
+            f'--data-root /path/to/it',
+        ]
+    )
+
+
+def set_amp(cfg: Config, amp: Optional[str]) -> None:
+    """Switch mixed precision on in a dtype, or off; None leaves the config.
+
+    Raises:
+        ValueError: when the result needs a GPU and there is none.
+    """
+    if amp == 'off':
+        cfg.optim_wrapper.type = 'OptimWrapper'
+        for key in ('dtype', 'loss_scale'):
+            cfg.optim_wrapper.pop(key, None)
+    elif amp is not None:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.dtype = amp
+        # bfloat16 has the exponents of float32: nothing to scale.
+        scale = 'dynamic' if amp == 'float16' else dict(enabled=False)
+        cfg.optim_wrapper.loss_scale = scale
+    wants_amp = cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
+    if wants_amp and not torch.cuda.is_available():
+        raise ValueError(
+            'mixed precision (optim_wrapper.type=AmpOptimWrapper) needs a '
+            'GPU, and torch sees none; pass --amp off to train in float32'
+        )
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that the config asks for."""
+    if cfg.get('runner_type'):
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)
+
+
+def batch_size(cfg: Config, world_size: int) -> Tuple[int, Optional[int]]:
+    """Return the whole batch size of this run and that of the recipe."""
+    per_step = cfg.optim_wrapper.get('accumulative_counts', 1) * world_size
+    recipe = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
+    return cfg.train_dataloader.batch_size * per_step, recipe

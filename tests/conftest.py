@@ -1,0 +1,65 @@
+"""Fixtures shared by all tests: fixed seeds, and the zoo's import helpers."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Callable
+
+import pytest
+import torch
+
+# Kept alive: what a library declares goes with it.
+LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed() -> None:
+    torch.manual_seed(0)
+
+
+def _declare_torchvision_operators() -> None:
+    """Let torchvision import beside a torch it was not compiled for.
+
+    At import it registers fake implementations for operators whose schemas
+    stand in its compiled part. Declaring any schema under each name is
+    enough; the operators themselves stay absent.
+    """
+    folder = importlib.util.find_spec('torchvision').submodule_search_locations
+    source = Path(folder[0], '_meta_registrations.py').read_text()
+    names = re.findall(r'register_\w+\("(?:torchvision::)?(\w+)"', source)
+    for name in dict.fromkeys(names):
+        LIBRARY.define(f'{name}(Tensor x) -> Tensor')
+
+
+def pytest_collection_modifyitems(items: list) -> None:
+    for item in items:
+        if 'zoo' in getattr(item, 'fixturenames', ()):
+            item.add_marker('zoo')
+
+
+@pytest.fixture(name='zoo')
+def _zoo() -> Callable[[str], ModuleType]:
+    """Import an optional model library; marks the test as ``zoo``."""
+    return import_zoo
+
+
+def import_zoo(name: str) -> ModuleType:
+    """Import an optional model library or skip the test, saying why."""
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if 'does not exist' not in str(error):
+            raise
+        for module in [m for m in sys.modules if m.startswith('torchvision')]:
+            del sys.modules[module]
+        _declare_torchvision_operators()
+    except ImportError:
+        pass
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        pytest.skip(f'{name} is a test extra and not importable: {error}')

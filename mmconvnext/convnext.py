@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import (
     List,
     Mapping,
-    NamedTuple,
     Optional,
     Sequence,
     Tuple,
@@ -22,67 +21,13 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from . import checkpoint as checkpoints
 from . import ops
+from .archs import ARCHS, STRIDES, get_arch  # noqa: F401 (public here too)
 from .layers import GRN, LayerNorm2d, to_nchw, to_nhwc
 from .registry import MODELS
 
 InitCfg = Optional[Union[dict, List[dict]]]
-
-
-class Arch(NamedTuple):
-    """Blocks and channels of the four stages, and who published it."""
-
-    depths: Tuple[int, ...]
-    dims: Tuple[int, ...]
-    versions: Tuple[int, ...] = (1, 2)
-    eps: float = 1e-6
-
-
-ARCHS = {
-    'atto': Arch((2, 2, 6, 2), (40, 80, 160, 320)),
-    'femto': Arch((2, 2, 6, 2), (48, 96, 192, 384)),
-    'pico': Arch((2, 2, 6, 2), (64, 128, 256, 512)),
-    'nano': Arch((2, 2, 8, 2), (80, 160, 320, 640)),
-    'tiny': Arch((3, 3, 9, 3), (96, 192, 384, 768)),
-    'small': Arch((3, 3, 27, 3), (96, 192, 384, 768)),
-    'base': Arch((3, 3, 27, 3), (128, 256, 512, 1024)),
-    'large': Arch((3, 3, 27, 3), (192, 384, 768, 1536)),
-    'xlarge': Arch((3, 3, 27, 3), (256, 512, 1024, 2048), (1,)),
-    'huge': Arch((3, 3, 27, 3), (352, 704, 1408, 2816), (2,)),
-    'xxlarge': Arch((3, 4, 30, 3), (384, 768, 1536, 3072), (1,), 1e-5),
-}
-STRIDES = (4, 8, 16, 32)
-
-
-def get_arch(arch: Union[str, Mapping], version: int) -> Arch:
-    """Look an arch up by name, or read ``dict(depths=..., dims=...)``.
-
-    Raises:
-        ValueError: for an unknown name or a malformed dict.
-    """
-    if isinstance(arch, str):
-        known = [k for k, row in ARCHS.items() if version in row.versions]
-        if arch not in known:
-            raise ValueError(
-                f'arch {arch!r} is not a ConvNeXt V{version}; known: '
-                f'{", ".join(known)}, or dict(depths=[...], dims=[...])'
-            )
-        return ARCHS[arch]
-    if not isinstance(arch, Mapping) or set(arch) != {'depths', 'dims'}:
-        raise ValueError(
-            f'arch must be a name or dict(depths=[...], dims=[...]), '
-            f'got {arch!r}'
-        )
-    rows = [tuple(arch[key]) for key in ('depths', 'dims')]
-    for key, row in zip(('depths', 'dims'), rows):
-        if len(row) != len(STRIDES) or any(
-            not isinstance(n, int) or n < 1 for n in row
-        ):
-            raise ValueError(
-                f'arch[{key!r}] must be {len(STRIDES)} positive integers, '
-                f'got {arch[key]!r}'
-            )
-    return Arch(*rows)
 
 
 def _resolve_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:
@@ -127,7 +72,10 @@ class ConvNeXtBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.drop_path = drop_path
-        self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
+        # Laid out as its gradient will be: DDP warns where they differ.
+        self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim).to(
+            memory_format=torch.channels_last
+        )
         self.norm = nn.LayerNorm(dim, eps=eps)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.pwconv2 = nn.Linear(4 * dim, dim)
@@ -221,9 +169,6 @@ class _Backbone(BaseModule):
         )
         for i in sorted(self.out_indices):
             self.add_module(f'norm{i}', LayerNorm2d(self.dims[i], eps))
-        # Convolutions here see channels-last maps: weights that lie likewise
-        # need no copy per call, and gradients keep the layout DDP expects.
-        self.to(memory_format=torch.channels_last)
 
     def reset_parameters(self) -> None:
         """Initialise as published: truncated normal of std .02, zero bias.
@@ -235,6 +180,20 @@ class _Backbone(BaseModule):
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    def init_weights(self) -> None:
+        """Initialise by ``init_cfg``; weights load whole or not at all.
+
+        Raises:
+            CheckpointError: for weights that do not account for every
+                tensor of this backbone.
+        """
+        given = self.init_cfg
+        self.init_cfg = checkpoints.resolve_init_cfg(given)
+        try:
+            super().init_weights()
+        finally:
+            self.init_cfg = given
 
     def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
         """Compute the normalised maps of the stages in ``out_indices``.
@@ -329,7 +288,8 @@ class ConvNeXt(_Backbone):
             which no pre-trained weights contain, stay trainable.
         with_cp: recompute each block in the backward pass to save memory.
         init_cfg: mmengine's initialisation config; ``type='Pretrained'``
-            loads a checkpoint.
+            takes ``checkpoint`` and what :func:`mmconvnext.checkpoint.load`
+            takes.
 
     Raises:
         ValueError: for an unknown arch or an option out of range.

@@ -13,6 +13,8 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from . import checkpoint
+
 AMP_DTYPES = ('bfloat16', 'float16')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -68,10 +70,13 @@ def runner_arguments(parser: argparse.ArgumentParser) -> None:
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config file and apply the command line to it.
 
+    From here on every checkpoint is read by :mod:`weights_io`, safely.
+
     Raises:
         FileNotFoundError: when the file is missing.
         ValueError: when ``--data-root`` meets a config without data_root.
     """
+    checkpoint.install_safe_loading()
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'config file not found: {args.config}')
     cfg = Config.fromfile(args.config)

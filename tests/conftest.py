@@ -7,7 +7,6 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Callable
 
 import pytest
 import torch
@@ -33,18 +32,6 @@ def _declare_torchvision_operators() -> None:
     names = re.findall(r'register_\w+\("(?:torchvision::)?(\w+)"', source)
     for name in dict.fromkeys(names):
         LIBRARY.define(f'{name}(Tensor x) -> Tensor')
-
-
-def pytest_collection_modifyitems(items: list) -> None:
-    for item in items:
-        if 'zoo' in getattr(item, 'fixturenames', ()):
-            item.add_marker('zoo')
-
-
-@pytest.fixture(name='zoo')
-def _zoo() -> Callable[[str], ModuleType]:
-    """Import an optional model library; marks the test as ``zoo``."""
-    return import_zoo
 
 
 def import_zoo(name: str) -> ModuleType:

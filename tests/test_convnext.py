@@ -4,6 +4,7 @@ import warnings
 
 import pytest
 import torch
+from conftest import import_zoo
 from mmengine.registry import MODELS as ENGINE_MODELS
 from torch import nn
 
@@ -441,8 +442,8 @@ ZOO_ARCHS = {
 @pytest.mark.parametrize('arch', ZOO_ARCHS)
 @pytest.mark.parametrize('version', VERSIONS)
 @torch.no_grad()
-def test_features_equal_timm(zoo, version: int, arch: str) -> None:
-    timm = zoo('timm')
+def test_features_equal_timm(version: int, arch: str) -> None:
+    timm = import_zoo('timm')
     model = randomize(VERSIONS[version](ZOO_ARCHS[arch])).eval()
     other = timm.models.convnext.ConvNeXt(
         depths=ZOO_ARCHS[arch]['depths'],
@@ -490,8 +491,8 @@ def hf_name(name: str) -> str:
 @pytest.mark.parametrize('arch', ZOO_ARCHS)
 @pytest.mark.parametrize('version', VERSIONS)
 @torch.no_grad()
-def test_outputs_equal_transformers(zoo, version: int, arch: str) -> None:
-    transformers = zoo('transformers')
+def test_outputs_equal_transformers(version: int, arch: str) -> None:
+    transformers = import_zoo('transformers')
     name = {1: 'ConvNext', 2: 'ConvNextV2'}[version]
     model = randomize(VERSIONS[version](ZOO_ARCHS[arch])).eval()
     config = getattr(transformers, f'{name}Config')(

@@ -12,12 +12,17 @@ PACKAGE = Path(__file__).parents[1] / 'mmconvnext'
 ALLOWED = {
     '__init__': {'convnext', 'layers', 'optim', 'resume'},
     'registry': set(),
+    'archs': set(),
+    'weights_io': set(),
+    'formats': set(),
+    'detection': {'archs', 'formats', 'weights_io'},
+    'checkpoint': {'detection', 'formats', 'weights_io'},
     'ops': set(),
     'layers': {'ops'},
-    'convnext': {'layers', 'ops', 'registry'},
+    'convnext': {'archs', 'checkpoint', 'layers', 'ops', 'registry'},
     'optim': {'registry'},
     'resume': {'registry'},
-    'launch': set(),
+    'launch': {'checkpoint'},
 }
 FILES = sorted(PACKAGE.rglob('*.py'))
 

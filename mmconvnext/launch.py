@@ -13,7 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from . import checkpoint
+from . import checkpoint, mmcv_ops
 
 AMP_DTYPES = ('bfloat16', 'float16')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -67,16 +67,25 @@ def runner_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+def prepare_hosts() -> None:
+    """Set up what the hosts find when they are imported.
+
+    Operators for an mmcv without them, and one safe reader for every
+    checkpoint.
+    """
+    mmcv_ops.install()
+    checkpoint.install_safe_loading()
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config file and apply the command line to it.
 
-    From here on every checkpoint is read by :mod:`weights_io`, safely.
 
     Raises:
         FileNotFoundError: when the file is missing.
         ValueError: when ``--data-root`` meets a config without data_root.
     """
-    checkpoint.install_safe_loading()
+    prepare_hosts()
     if not Path(args.config).is_file():
         raise FileNotFoundError(f'config file not found: {args.config}')
     cfg = Config.fromfile(args.config)

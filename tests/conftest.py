@@ -11,6 +11,10 @@ from types import ModuleType
 import pytest
 import torch
 
+from mmconvnext.launch import prepare_hosts
+
+# Before any test imports a host.
+prepare_hosts()
 # Kept alive: what a library declares goes with it.
 LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')
 

@@ -1,41 +1,51 @@
 #!/usr/bin/env bash
-# From a fresh clone to a trained, evaluated model with pictures, on a CPU:
-# installs into .venv, draws demo data, trains UPerNet with ConvNeXt V2 atto.
-# A second run reuses what is there.
+# From a fresh clone to trained and evaluated models with pictures, on a CPU:
+# installs into .venv, draws demo data, trains UPerNet and Mask R-CNN with
+# ConvNeXt V2 atto. A second run reuses what is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/setup_env.sh
-
-CONFIG=configs/upernet_convnextv2_atto_demo.py
-WORK=work_dirs/quickstart/segmentation
-PICTURES=work_dirs/quickstart/pictures
 START=$SECONDS
+WORK=work_dirs/quickstart
 
-setup_hosts .venv
+# run NAME CONFIG IMAGES: train, evaluate and draw, into $WORK/NAME.
+run() {
+    local work="$WORK/$1" checkpoint
+    say "Training: tools/train.py $2"
+    "$PY" tools/train.py "$2" --work-dir "$work" --resume
+    checkpoint=$(cat "$work/last_checkpoint")
+    say "Evaluating $checkpoint"
+    "$PY" tools/test.py "$2" "$checkpoint" --work-dir "$work" |
+        tee "$work/test.txt"
+    say 'Drawing predictions'
+    "$PY" tools/predict.py "$2" "$checkpoint" "$3" --out "$work/pictures"
+}
 
+# report NAME METRICS: where everything of a run is.
+report() {
+    cat <<REPORT
+
+$1: $(grep -E "^($2): " "$WORK/$1/test.txt" | tr '\n' ' ')
+  pictures:   $WORK/$1/pictures  (input | prediction)
+  checkpoint: $(cat "$WORK/$1/last_checkpoint")
+  log:        $(ls -t "$WORK/$1"/*/*.log | head -n 1)
+REPORT
+}
+
+setup_hosts .venv runtime.txt
+# Two data workers and two cores: more threads only wait for each other.
+export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 say 'Drawing the demo data'
 "$PY" tools/make_demo_data.py
+run segmentation configs/upernet_convnextv2_atto_demo.py \
+    data/demo/ade20k/images/validation
+run detection configs/mask_rcnn_convnextv2_atto_demo.py data/demo/coco/val2017
 
-say "Training: tools/train.py $CONFIG (a few minutes)"
-"$PY" tools/train.py "$CONFIG" --work-dir "$WORK" --resume
+say "Done in $((SECONDS - START)) s"
+report segmentation mIoU
+report detection 'coco/bbox_mAP|coco/segm_mAP'
+cat <<'NEXT'
 
-CHECKPOINT=$(cat "$WORK/last_checkpoint")
-say 'Evaluating'
-"$PY" tools/test.py "$CONFIG" "$CHECKPOINT" --work-dir "$WORK" |
-    tee "$WORK/test.txt"
-
-say 'Drawing predictions'
-"$PY" tools/predict.py "$CONFIG" "$CHECKPOINT" \
-    data/demo/ade20k/images/validation --out "$PICTURES"
-
-cat <<SUMMARY
-
-== Done in $((SECONDS - START)) s
-$(grep '^mIoU:' "$WORK/test.txt") (validation, $CONFIG)
-pictures:   $PICTURES  (input | prediction)
-checkpoint: $CHECKPOINT
-log:        $(ls -t "$WORK"/*/*.log | head -n 1)
-
-Next, your own data: README.md, "Your own data", or try a recipe:
+Next, your own data (README.md, "Your own data"), or a recipe:
   .venv/bin/python tools/train.py configs/upernet_convnextv2_base_ade20k.py
-SUMMARY
+NEXT

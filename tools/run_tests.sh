@@ -1,36 +1,49 @@
 #!/usr/bin/env bash
-# Install what is missing and run the tests; arguments go to pytest.
+# Install what is missing and run the tests.
 #
-# Two environments: .venv has the hosts, .venv-zoo adds the model libraries
-# that some tests compare against. Those libraries want a torchvision that
-# fits torch, and hosts should not meet it.
+#     bash tools/run_tests.sh [--hosts onedl|openmmlab] [pytest arguments]
+#
+# .venv has the hosts; .venv-zoo lies on top of it and adds the model
+# libraries that some tests compare against (they want a torchvision that
+# fits torch, and hosts should not meet it). It runs only without arguments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/setup_env.sh
 
-setup_hosts .venv
-if ! once .venv tests requirements/tests.txt; then
-    "$PY" -m pip install --quiet -r requirements/tests.txt
-    done_with .venv tests requirements/tests.txt
+declare -A SETS=([onedl]=runtime.txt [openmmlab]=openmmlab.txt)
+declare -A VENVS=([onedl]=.venv [openmmlab]=.venv-openmmlab)
+HOSTS=onedl
+if [ "${1:-}" = --hosts ]; then
+    HOSTS="${2:-}"
+    [ -n "${SETS[${HOSTS:-none}]:-}" ] ||
+        die "--hosts must be one of ${!SETS[*]}, got '$HOSTS'"
+    shift 2
 fi
-if ! once .venv-zoo zoo requirements/optional.txt; then
-    [ -x .venv-zoo/bin/python ] || new_venv .venv-zoo
-    say 'Installing the model libraries into .venv-zoo'
-    # On top of .venv, not a second copy of torch.
-    "$PY" -c 'import site; print(site.getsitepackages()[0])' >"$(
-        .venv-zoo/bin/python -c 'import site; print(site.getsitepackages()[0])'
-    )/hosts.pth"
-    .venv-zoo/bin/python -m pip install --quiet --no-deps \
-        -r requirements/optional.txt
-    done_with .venv-zoo zoo requirements/optional.txt
+
+VENV="${VENVS[$HOSTS]}"
+setup_hosts "$VENV" "${SETS[$HOSTS]}"
+if ! is_done "$VENV" tests requirements/tests.txt; then
+    "$PY" -m pip install --quiet -r requirements/tests.txt
+    mark_done "$VENV" tests requirements/tests.txt
 fi
 
 # Two data workers and two cores: more threads only wait for each other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-if [ $# -eq 0 ]; then
+
+if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
+    if ! is_done .venv-zoo zoo requirements/optional.txt; then
+        [ -x .venv-zoo/bin/python ] || new_venv .venv-zoo
+        say 'Installing the model libraries into .venv-zoo'
+        SITE='import site; print(site.getsitepackages()[0])'
+        # On top of .venv, not a second copy of torch.
+        "$PY" -c "$SITE" >"$(.venv-zoo/bin/python -c "$SITE")/hosts.pth"
+        .venv-zoo/bin/python -m pip install --quiet --no-deps \
+            -r requirements/optional.txt
+        mark_done .venv-zoo zoo requirements/optional.txt
+    fi
     say 'Tests against the model libraries'
     .venv-zoo/bin/python -m pytest -q \
         tests/test_convnext.py tests/test_checkpoint.py
 fi
-say 'Tests'
+say "Tests with the hosts of ${SETS[$HOSTS]}"
 "$PY" -m pytest -q "$@"

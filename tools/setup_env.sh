@@ -24,24 +24,24 @@ new_venv() {
         die "no venv module; on Debian or Ubuntu: apt install python3-venv"
 }
 
-# once DIR STEP FILE...: succeed if STEP was done with these files as they
-# are now; 'done_with' records it.
-stamp() { cat "${@:3}" /dev/null | cksum | tr ' ' '-'; }
-once() { [ "$(cat "$1/.done-$2" 2>/dev/null)" = "$TORCH $(stamp "$@")" ]; }
-done_with() { echo "$TORCH $(stamp "$@")" >"$1/.done-$2"; }
+# is_done DIR STEP FILE...: whether STEP was done with these files as they
+# are now; mark_done records it.
+stamp_of() { echo "$TORCH $(cat "${@:3}" /dev/null | cksum)"; }
+is_done() { [ "$(cat "$1/.done-$2" 2>/dev/null)" = "$(stamp_of "$@")" ]; }
+mark_done() { stamp_of "$@" >"$1/.done-$2"; }
 
-# setup_hosts DIR: torch, the hosts without compiled operators, ourselves.
+# setup_hosts DIR REQUIREMENTS: torch, the hosts without compiled operators,
+# ourselves.
 setup_hosts() {
-    local dir="$ROOT/$1" files
-    files=("$ROOT/requirements/runtime.txt" "$ROOT/setup.py")
+    local dir="$ROOT/$1" files=("$ROOT/requirements/$2" "$ROOT/setup.py")
     PY="$dir/bin/python"
-    once "$dir" hosts "${files[@]}" && return
+    is_done "$dir" hosts "${files[@]}" && return
     [ -x "$PY" ] || new_venv "$dir"
-    say "Installing $TORCH and the hosts into $1 (about a minute)"
+    say "Installing $TORCH and the hosts of $2 into $1 (about a minute)"
     "$PY" -m pip install --quiet "$TORCH"
     # No cache: pip would also take an mmcv built before in another way.
     MMCV_WITH_OPS=0 "$PY" -m pip install --quiet --no-cache-dir \
-        -r "$ROOT/requirements/runtime.txt"
+        -r "$ROOT/requirements/$2"
     "$PY" -m pip install --quiet --no-deps -e "$ROOT"
-    done_with "$dir" hosts "${files[@]}"
+    mark_done "$dir" hosts "${files[@]}"
 }

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 
 from .registry import HOOKS
 
-MAX_SEED = 2**32
+MAX_SEED = 2**31  # room for the number of the data worker
 
 
 def seed_at(seed: int, step: int) -> int:

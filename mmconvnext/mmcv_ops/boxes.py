@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Callable, List
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .sampling import in_full, one_thread
 
+Array = np.ndarray
 # Boxes settled at once, and entries of the IoU matrix made at once, which
 # should stay in the cache.
 NMS_BLOCK = 128
@@ -108,14 +110,14 @@ def nms_match(dets: Tensor, iou_threshold: float) -> List[List[int]]:
     return groups
 
 
+# Method of soft_nms to the factor of a score: naive, linear, gaussian.
 SOFT_WEIGHTS = (
-    lambda iou, threshold, sigma: (~(iou >= threshold)).to(iou),
-    lambda iou, threshold, sigma: torch.where(iou >= threshold, 1 - iou, 1.0),
-    lambda iou, threshold, sigma: (-(iou * iou) / sigma).exp(),
+    lambda iou, threshold, sigma: ~(iou >= threshold),
+    lambda iou, threshold, sigma: np.where(iou >= threshold, 1 - iou, 1),
+    lambda iou, threshold, sigma: np.exp(-(iou * iou) / sigma),
 )
 
 
-@one_thread
 def softnms(
     boxes: Tensor,
     scores: Tensor,
@@ -130,34 +132,49 @@ def softnms(
 
     Equal scores are taken in the order in which the compiled operator finds
     them: it swaps the best box to the front and fills the place of a
-    dropped box from the end.
+    dropped box from the end. One box follows from the one before, on small
+    arrays: that is numpy's work, torch's calls would cost five times more.
     """
     state = torch.cat([_with_area(boxes, offset), in_full(scores)[None]])
-    index = torch.arange(len(scores), device=boxes.device)
+    state = state.detach().cpu().numpy()
+    index = np.arange(len(scores))
     kept = 0
-    while kept < len(index):
-        _swap(state, index, kept, kept + int(state[5, kept:].argmax()))
-        dets[kept] = state[[0, 1, 2, 3, 5], kept]
-        best, rest = state[:5, kept : kept + 1], state[:, kept + 1 :]
-        iou = _iou(best, rest[:5], offset)[0]
-        rest[5] *= SOFT_WEIGHTS[method](iou, iou_threshold, sigma)
-        kept += 1
-        size = kept + _drop(rest, index[kept:], rest[5] < min_score)
-        state, index = state[:, :size], index[:size]
-    return index
+    with np.errstate(divide='ignore', invalid='ignore'):
+        while kept < len(index):
+            best = kept + int(state[5, kept:].argmax())
+            _swap(state, index, kept, best)
+            rest = state[:, kept + 1 :]
+            iou = _iou_of_one(state[:5, kept], rest, offset)
+            rest[5] *= SOFT_WEIGHTS[method](iou, iou_threshold, sigma)
+            kept += 1
+            size = kept + _drop(rest, index[kept:], rest[5] < min_score)
+            state, index = state[:, :size], index[:size]
+    found = torch.from_numpy(state[[0, 1, 2, 3, 5]].T.copy())
+    dets[: len(index)] = found.to(dets)
+    return torch.from_numpy(index).to(boxes.device)
 
 
-def _swap(state: Tensor, index: Tensor, i: int, j: int) -> None:
+def _iou_of_one(box: Array, others: Array, offset: int) -> Array:
+    x1, y1, x2, y2, area = others[:5]
+    width = np.minimum(box[2], x2) - np.maximum(box[0], x1) + offset
+    height = np.minimum(box[3], y2) - np.maximum(box[1], y1) + offset
+    inter = np.maximum(width, 0) * np.maximum(height, 0)
+    return inter / (box[4] + area - inter)
+
+
+def _swap(state: Array, index: Array, i: int, j: int) -> None:
     state[:, [i, j]] = state[:, [j, i]]
     index[[i, j]] = index[[j, i]]
 
 
-def _drop(state: Tensor, index: Tensor, dropped: Tensor) -> int:
+def _drop(state: Array, index: Array, dropped: Array) -> int:
     """Fills dropped places with survivors from the end; returns the size."""
     size = len(index) - int(dropped.sum())
-    holes = dropped[:size].nonzero()[:, 0]
+    if size == len(index):
+        return size
+    holes = dropped[:size].nonzero()[0]
     if len(holes):
-        movers = size + (~dropped[size:]).nonzero()[:, 0].flip(0)
+        movers = size + (~dropped[size:]).nonzero()[0][::-1]
         state[:, holes] = state[:, movers]
         index[holes] = index[movers]
     return size

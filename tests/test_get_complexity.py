@@ -1,11 +1,10 @@
 """tools/get_complexity.py against the published numbers."""
 
-import importlib.util
 from pathlib import Path
-from types import ModuleType
 from typing import Tuple
 
 import pytest
+from conftest import import_tool
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[1]
@@ -37,23 +36,17 @@ PUBLISHED = {
 }
 
 
-@pytest.fixture(scope='module', name='tool')
-def _tool() -> ModuleType:
-    path = ROOT / 'tools' / 'get_complexity.py'
-    spec = importlib.util.spec_from_file_location('get_complexity', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+TOOL = import_tool('get_complexity')
 
 
 @pytest.mark.parametrize('name', PUBLISHED)
-def test_counts_as_published(tool: ModuleType, name: str) -> None:
+def test_counts_as_published(name: str) -> None:
     if 'rcnn' in name:
         pytest.importorskip(
             'mmcv._ext', reason='mmcv was built without operators'
         )
     cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
-    found = tool.complexity(cfg, tool.default_shape(cfg))
+    found = TOOL.complexity(cfg, TOOL.default_shape(cfg))
     params, flops = PUBLISHED[name]
     if params is not None:
         assert round(found.params / 1e6) == params
@@ -62,7 +55,7 @@ def test_counts_as_published(tool: ModuleType, name: str) -> None:
 
 
 @pytest.mark.parametrize('shape', [(64, 64), (64, 160)])
-def test_counts_by_hand(tool: ModuleType, shape: Tuple[int, int]) -> None:
+def test_counts_by_hand(shape: Tuple[int, int]) -> None:
     """The backbone's share, from the sizes of its layers."""
     cfg = Config.fromfile(ROOT / 'configs/upernet_convnextv2_atto_demo.py')
     depths, dims = (2, 2, 6, 2), (40, 80, 160, 320)
@@ -72,4 +65,4 @@ def test_counts_by_hand(tool: ModuleType, shape: Tuple[int, int]) -> None:
         expected += positions[i + 1] * 2 * 2 * dims[i] * dims[i + 1]
     for depth, dim, position in zip(depths, dims, positions):
         expected += depth * position * dim * (7 * 7 + 8 * dim)
-    assert tool.complexity(cfg, shape).parts['backbone'] == expected
+    assert TOOL.complexity(cfg, shape).parts['backbone'] == expected

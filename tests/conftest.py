@@ -19,6 +19,15 @@ prepare_hosts()
 LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')
 
 
+def import_tool(name: str) -> ModuleType:
+    """Import ``tools/<name>.py``, which is no package."""
+    path = Path(__file__).parents[1] / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)

@@ -1,6 +1,7 @@
 """Evaluate a checkpoint: mIoU of a segmentor, box and mask AP of a detector.
 
-python tools/test.py CONFIG CHECKPOINT [--tta] [--show-dir DIR] [--out PATH]
+python tools/test.py CONFIG CHECKPOINT [--protocol NAME | --tta]
+    [--show-dir DIR] [--out PATH]
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
+from typing import List, Optional, Sequence
 
 from mmengine.config import Config, ConfigDict
 
@@ -18,10 +20,18 @@ def parse_args() -> argparse.Namespace:
     parser = launch.common_arguments('Test a model.')
     parser.add_argument('checkpoint', help='checkpoint file')
     launch.runner_arguments(parser)
-    parser.add_argument(
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument(
+        '--protocol',
+        metavar='NAME',
+        help='a row of protocols in the config; ADE20K: ss_slide, ms_whole, '
+        'ms_slide, ms_whole_v2, ms_slide_v2 (default: as the config says)',
+    )
+    how.add_argument(
         '--tta',
         action='store_true',
-        help="test-time augmentation: the config's tta_pipeline",
+        help="test-time augmentation: the config's tta_pipeline; a detector "
+        'then gives boxes, no masks',
     )
     parser.add_argument(
         '--out',
@@ -43,8 +53,88 @@ def use_tta(cfg: Config) -> None:
         raise ValueError(
             f'--tta: {cfg.filename} has no tta_model and tta_pipeline'
         )
+    if cfg.tta_model.type == 'DetTTAModel':
+        # It merges boxes and refuses masks.
+        cfg.model.roi_head.mask_head = None
+        cfg.test_evaluator.metric = 'bbox'
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def use_protocol(cfg: Config, name: str) -> None:
+    """Set mode, scales and flip to a row of the config's ``protocols``.
+
+    Raises:
+        ValueError: for a name or a mode that the config does not have.
+    """
+    known = cfg.get('protocols') or {}
+    if name not in known:
+        raise ValueError(
+            f'--protocol {name}: {cfg.filename} has '
+            f'{", ".join(known) or "no protocols"}'
+        )
+    row = known[name]
+    if row.mode == 'slide' and 'crop_size' not in cfg.model.test_cfg:
+        raise ValueError(
+            f'--protocol {name}: mode slide needs crop_size and stride in '
+            f'model.test_cfg of {cfg.filename}'
+        )
+    cfg.model.test_cfg.mode = row.mode
+    if row.flip or tuple(row.ratios) != (1.0,):
+        cfg.tta_pipeline = augmenting(
+            cfg.test_dataloader.dataset.pipeline, row.ratios, row.flip
+        )
+        use_tta(cfg)
+
+
+def augmenting(
+    pipeline: Sequence[dict], ratios: Sequence[float], flip: bool
+) -> List[dict]:
+    """Turn a test pipeline into one that gives every scale, flipped or not.
+
+    Scales are ratios of the pipeline's own, not of the image's size.
+    """
+    at = [step['type'] for step in pipeline].index('Resize')
+    before, resize, behind = pipeline[:at], pipeline[at], pipeline[at + 1 :]
+    scales = [
+        dict(resize, scale=tuple(int(side * r) for side in resize['scale']))
+        for r in ratios
+    ]
+    flips = [
+        dict(type='RandomFlip', prob=p, direction='horizontal')
+        for p in ([0.0, 1.0] if flip else [0.0])
+    ]
+    steps = [scales, flips, *([step] for step in behind)]
+    return [*before, dict(type='TestTimeAug', transforms=steps)]
+
+
+def describe(cfg: Config, name: Optional[str]) -> str:
+    """Say in a line how the model is tested."""
+    tta = 'module' in cfg.model
+    model = cfg.model.module if tta else cfg.model
+    words = [name or 'as configured']
+    if 'roi_head' in model:
+        words.append('boxes only' if tta else 'boxes and masks')
+    else:
+        words.append(_windows(model.test_cfg))
+    steps = cfg.test_dataloader.dataset.pipeline
+    if tta:
+        choices = steps[-1]['transforms']
+        words.append(f'flip {"on" if len(choices[1]) > 1 else "off"}')
+        resizes = choices[0]
+    else:
+        words.append('flip off')
+        resizes = [step for step in steps if step['type'] == 'Resize']
+    scales = [f'{w}x{h}' for w, h in (step['scale'] for step in resizes)]
+    words.append(f'scales {" ".join(scales) or "of the image"}')
+    return ', '.join(words)
+
+
+def _windows(test_cfg: ConfigDict) -> str:
+    if test_cfg.mode == 'whole':
+        return 'whole'
+    sizes = ('x'.join(map(str, test_cfg[k])) for k in ('crop_size', 'stride'))
+    return 'slide {} stride {}'.format(*sizes)
 
 
 def write_predictions(cfg: Config, out: str) -> None:
@@ -78,6 +168,8 @@ def configure(args: argparse.Namespace) -> Config:
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'checkpoint not found: {args.checkpoint}')
     cfg.load_from = args.checkpoint
+    if args.protocol:
+        use_protocol(cfg, args.protocol)
     if args.tta:
         use_tta(cfg)
     if args.out:
@@ -93,6 +185,7 @@ def main() -> None:
     with launch.clear_errors():
         cfg = configure(args)
     metrics = launch.build_runner(cfg).test()
+    print(f'protocol: {describe(cfg, args.protocol)}')
     for name, value in metrics.items():
         print(f'{name}: {value}')
 

@@ -5,12 +5,13 @@ data_help = (
     'http://sceneparsing.csail.mit.edu/'
 )
 crop_size = (512, 512)
+test_scale = (2048, 512)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(
         type='RandomResize',
-        scale=(2048, 512),
+        scale=test_scale,
         ratio_range=(0.5, 2.0),
         keep_ratio=True,
     ),
@@ -21,11 +22,24 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(type='Resize', scale=test_scale, keep_ratio=True),
     # behind Resize: labels are compared at their own size
     dict(type='LoadAnnotations', reduce_zero_label=True),
     dict(type='PackSegInputs'),
 ]
+# Test protocols by name, for tools/test.py --protocol; ratios are those of
+# test_scale. The V1 paper reports ss_slide and ms_whole, MMSegmentation's
+# re-runs report ss_slide and ms_slide. The V2 paper has ratios of its own; its
+# mode is unpublished, and whole is V1's.
+_v1 = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+_v2 = (0.75, 0.875, 1.0, 1.125, 1.25)
+protocols = dict(
+    ss_slide=dict(mode='slide', ratios=(1.0,), flip=False),
+    ms_whole=dict(mode='whole', ratios=_v1, flip=True),
+    ms_slide=dict(mode='slide', ratios=_v1, flip=True),
+    ms_whole_v2=dict(mode='whole', ratios=_v2, flip=True),
+    ms_slide_v2=dict(mode='slide', ratios=_v2, flip=True),
+)
 tta_model = dict(type='SegTTAModel')
 tta_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -33,8 +47,12 @@ tta_pipeline = [
         type='TestTimeAug',
         transforms=[
             [
-                dict(type='Resize', scale_factor=ratio, keep_ratio=True)
-                for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+                dict(
+                    type='Resize',
+                    scale=tuple(int(side * ratio) for side in test_scale),
+                    keep_ratio=True,
+                )
+                for ratio in _v1
             ],
             [
                 dict(type='RandomFlip', prob=0.0, direction='horizontal'),

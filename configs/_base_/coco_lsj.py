@@ -1,4 +1,5 @@
-# COCO 2017 instances, large-scale jitter (arXiv 2012.07177) to 1024 x 1024.
+# COCO 2017 instances, large-scale jitter (arXiv 2012.07177) to 1024 x 1024,
+# for batch 32 on 8 GPUs.
 _base_ = './coco.py'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -20,4 +21,4 @@ train_pipeline = [
     dict(type='RandomFlip', prob=0.5),
     dict(type='PackDetInputs'),
 ]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+train_dataloader = dict(batch_size=4, dataset=dict(pipeline=train_pipeline))

@@ -1,4 +1,6 @@
 # Mask R-CNN (arXiv 1703.06870) with FPN.
+_base_ = './convnext.py'
+arch = 'tiny'
 model = dict(
     type='MaskRCNN',
     data_preprocessor=dict(
@@ -9,10 +11,10 @@ model = dict(
         pad_mask=True,
         pad_size_divisor=32,
     ),
-    backbone=dict(type='mmconvnext.ConvNeXtV2', arch='tiny'),
+    backbone=dict(type='mmconvnext.ConvNeXtV2', arch=arch),
     neck=dict(
         type='FPN',
-        in_channels=[96, 192, 384, 768],
+        in_channels=_base_.channels[arch],
         out_channels=256,
         num_outs=5,
     ),

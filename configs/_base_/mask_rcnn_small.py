@@ -1,8 +1,9 @@
 # Mask R-CNN on atto with narrow heads, for small data on a CPU.
 _base_ = './mask_rcnn.py'
+arch = 'atto'
 model = dict(
-    backbone=dict(arch='atto'),
-    neck=dict(in_channels=[40, 80, 160, 320], out_channels=64),
+    backbone=dict(arch=arch),
+    neck=dict(in_channels=_base_.channels[arch], out_channels=64),
     rpn_head=dict(in_channels=64, feat_channels=64),
     roi_head=dict(
         bbox_roi_extractor=dict(out_channels=64),

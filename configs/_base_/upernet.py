@@ -1,4 +1,6 @@
 # UPerNet (arXiv 1807.10221) with an auxiliary FCN head on stage 3.
+_base_ = './convnext.py'
+arch = 'tiny'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -11,10 +13,10 @@ model = dict(
         seg_pad_val=255,
         size=(512, 512),
     ),
-    backbone=dict(type='mmconvnext.ConvNeXtV2', arch='tiny'),
+    backbone=dict(type='mmconvnext.ConvNeXtV2', arch=arch),
     decode_head=dict(
         type='UPerHead',
-        in_channels=[96, 192, 384, 768],
+        in_channels=_base_.channels[arch],
         in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3, 6),
         channels=512,
@@ -28,7 +30,7 @@ model = dict(
     ),
     auxiliary_head=dict(
         type='FCNHead',
-        in_channels=384,
+        in_channels=_base_.channels[arch][2],
         in_index=2,
         channels=256,
         num_convs=1,

@@ -1,0 +1,110 @@
+"""Configs made tiny, and batches for them: what several test files share."""
+
+import copy
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.structures import InstanceData, PixelData
+
+ROOT = Path(__file__).parents[1]
+DIMS = [8, 16, 24, 32]
+HEIGHT, WIDTH = 64, 96
+
+
+@functools.cache
+def _load(path: Path) -> Config:
+    return Config.fromfile(path)
+
+
+def load(name: str) -> Config:
+    return copy.deepcopy(_load(ROOT / 'configs' / name))
+
+
+def build(cfg: Config, device: str = 'cpu') -> BaseModel:
+    init_default_scope(cfg.default_scope)
+    with torch.device(device):
+        return MODELS.build(cfg.model)
+
+
+def shrink(cfg: Config) -> Config:
+    """Make the config's model tiny: same parts, same channel logic."""
+    cfg = copy.deepcopy(cfg)
+    model = cfg.model
+    model.backbone.pop('init_cfg', None)
+    model.backbone.arch = dict(depths=[1, 1, 1, 1], dims=DIMS)
+    # A dropped path has no gradient.
+    model.backbone.drop_path_rate = 0.0
+    if 'neck' in model:
+        _shrink_detector(model)
+    else:
+        model.decode_head.update(in_channels=DIMS, channels=8)
+        model.auxiliary_head.update(in_channels=DIMS[2], channels=8)
+        model.data_preprocessor.size = (HEIGHT, WIDTH)
+        model.test_cfg.pop('crop_size', None)
+        model.test_cfg.update(crop_size=(48, 48), stride=(32, 32))
+    return cfg
+
+
+def _shrink_detector(model: ConfigDict) -> None:
+    # No large anchor lies inside an image this small.
+    model.train_cfg.rpn.allowed_border = -1
+    model.neck.update(in_channels=DIMS, out_channels=8)
+    model.rpn_head.update(in_channels=8, feat_channels=8)
+    roi = model.roi_head
+    for part in (roi.bbox_roi_extractor, roi.mask_roi_extractor):
+        part.out_channels = 8
+    roi.mask_head.update(in_channels=8, conv_out_channels=8)
+    heads = (
+        roi.bbox_head if isinstance(roi.bbox_head, list) else [roi.bbox_head]
+    )
+    for head in heads:
+        head.update(in_channels=8, fc_out_channels=16)
+        if 'conv_out_channels' in head:
+            head.conv_out_channels = 8
+
+
+def batch(scope: str) -> dict:
+    """Two images with ground truth, as the host's loader yields them."""
+    shape = (HEIGHT, WIDTH)
+    half = torch.arange(WIDTH) >= WIDTH // 2  # darker, and of another class
+    inputs = [
+        torch.randint(0, 255, (3, *shape)).div(1 + 3 * half).byte()
+        for _ in range(2)
+    ]
+    meta = dict(img_shape=shape, ori_shape=shape, pad_shape=shape)
+    if scope == 'mmseg':
+        from mmseg.structures import SegDataSample
+
+        label = PixelData(data=half.long().expand(1, *shape))
+        samples = [
+            SegDataSample(metainfo=meta, gt_sem_seg=label) for _ in inputs
+        ]
+    else:
+        samples = [detection_sample(meta) for _ in inputs]
+    return dict(inputs=inputs, data_samples=samples)
+
+
+def detection_sample(meta: dict):
+    from mmdet.structures import DetDataSample
+    from mmdet.structures.mask import BitmapMasks
+
+    mask = np.zeros((1, HEIGHT, WIDTH), np.uint8)
+    mask[0, 10:40, 20:60] = 1
+    truth = InstanceData(
+        bboxes=torch.tensor([[20.0, 10.0, 60.0, 40.0]]),
+        labels=torch.tensor([0]),
+        masks=BitmapMasks(mask, HEIGHT, WIDTH),
+    )
+    sample = DetDataSample(
+        metainfo=dict(
+            meta, batch_input_shape=(HEIGHT, WIDTH), scale_factor=(1, 1)
+        ),
+        gt_instances=truth,
+    )
+    sample.ignored_instances = truth[:0]
+    return sample

@@ -7,11 +7,10 @@
 #         backbone=dict(arch=arch),
 #         neck=dict(in_channels=_base_.channels[arch]),
 #     )
-import importlib
-
 channels = {
     name: list(row.dims)
-    for name, row in importlib.import_module('mmconvnext').ARCHS.items()
+    # No import statement: mmengine 0.10.7 takes one for a lazy config.
+    for name, row in __import__('mmconvnext').ARCHS.items()
 }
 _url = 'https://dl.fbaipublicfiles.com/convnext/'
 weights = dict(

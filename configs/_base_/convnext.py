@@ -7,11 +7,12 @@
 #         backbone=dict(arch=arch),
 #         neck=dict(in_channels=_base_.channels[arch]),
 #     )
-import importlib
 
+# An import statement would make mmengine take this for a config of its other
+# style, which no config of this style may have as a base.
 channels = {
     name: list(row.dims)
-    for name, row in importlib.import_module('mmconvnext').ARCHS.items()
+    for name, row in __import__('mmconvnext').ARCHS.items()
 }
 _url = 'https://dl.fbaipublicfiles.com/convnext/'
 weights = dict(

@@ -46,7 +46,7 @@ def common_arguments(description: str) -> argparse.ArgumentParser:
         default={},
         metavar='KEY=VALUE',
         help='override settings of the config: optim_wrapper.optimizer.lr='
-        '2e-4 model.backbone.arch=nano; lists as key="[a,b]"',
+        '2e-4 model.backbone.with_cp=True; lists as key="[a,b]"',
     )
     return parser
 

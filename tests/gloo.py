@@ -1,0 +1,63 @@
+"""Run tools/train.py in CPU processes, nothing random, losses to a file.
+
+python -m torch.distributed.run --nproc_per_node 2 tests/gloo.py CONFIG ...
+
+mmengine's own launcher selects a GPU before anything else; a process group
+that already stands makes it skip that.
+"""
+
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS, TASK_UTILS
+
+TRAIN = Path(__file__).parents[1] / 'tools' / 'train.py'
+
+
+@HOOKS.register_module()
+class LossFile(Hook):
+    """Write this process's loss of each iteration, in full precision.
+
+    mmengine logs the loss of the first process alone.
+    """
+
+    def after_train_iter(
+        self, runner, batch_idx, data_batch=None, outputs=None
+    ) -> None:
+        rank = dist.get_rank() if dist.is_initialized() else 0
+        path = Path(runner.work_dir, f'losses_{rank}.jsonl')
+        with path.open('a') as file:
+            row = {k: float(v) for k, v in outputs.items()}
+            file.write(json.dumps({'iter': runner.iter, **row}) + '\n')
+
+
+def register_sampler() -> None:
+    """Take the first candidates instead of random ones."""
+    from mmdet.models.task_modules import RandomSampler
+
+    @TASK_UTILS.register_module(force=True)
+    class FirstSampler(RandomSampler):
+        def random_choice(self, gallery: torch.Tensor, num: int):
+            return gallery[:num]
+
+
+def main() -> None:
+    if int(os.environ.get('WORLD_SIZE', 1)) > 1:
+        dist.init_process_group('gloo')
+        sys.argv += ['--launcher', 'pytorch']
+    if '--first-sampler' in sys.argv:
+        sys.argv.remove('--first-sampler')
+        register_sampler()
+    sys.argv[0] = str(TRAIN)
+    torch.set_num_threads(1)
+    runpy.run_path(str(TRAIN), run_name='__main__')
+
+
+if __name__ == '__main__':
+    main()

@@ -8,7 +8,11 @@ _base_ = [
     './_base_/runtime_det_small.py',
 ]
 model = dict(
-    roi_head=dict(bbox_head=dict(num_classes=6), mask_head=dict(num_classes=6))
+    roi_head=dict(
+        bbox_head=dict(num_classes=6), mask_head=dict(num_classes=6)
+    ),
+    # A handful of objects: a quarter of the usual samples does.
+    train_cfg=dict(rcnn=dict(sampler=dict(num=128))),
 )
 max_epochs = 6
 param_scheduler = [

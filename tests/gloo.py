@@ -17,6 +17,8 @@ import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TASK_UTILS
 
+from mmconvnext.launch import prepare_hosts
+
 TRAIN = Path(__file__).parents[1] / 'tools' / 'train.py'
 
 
@@ -39,6 +41,7 @@ class LossFile(Hook):
 
 def register_sampler() -> None:
     """Take the first candidates instead of random ones."""
+    prepare_hosts()
     from mmdet.models.task_modules import RandomSampler
 
     @TASK_UTILS.register_module(force=True)

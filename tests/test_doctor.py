@@ -53,7 +53,7 @@ class MODELS:
 """
 MMCV_OPS = """
 def install(): import sys; sys.modules['mmcv._ext'] = sys
-def status(): return 'nms, roi_align'
+def summary(): return 'stand-in (2 pytorch)'
 """
 NMS = """
 import mmcv._ext

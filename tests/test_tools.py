@@ -14,7 +14,7 @@ import cv2
 import pytest
 import torch
 
-from mmconvnext import mmcv_ops
+from mmconvnext import ConvNeXt, ConvNeXtV2, checkpoint, mmcv_ops
 
 ROOT = Path(__file__).parents[1]
 
@@ -334,3 +334,30 @@ def test_use_from_another_project(
     printed = succeed('-c', STEP, scope, operators, cwd=tmp_path)
     assert 'mmconvnext.convnext' in printed
     assert 'nan' not in printed
+
+
+def test_training_starts_from_a_timm_file(demo: Path, tmp_path: Path) -> None:
+    """The account is in the log; a wrong file stops before training."""
+    run = RUNS['segmentation']
+    model = ConvNeXtV2('atto')
+    for name, param in model.named_parameters():
+        if '.grn.' in name:
+            torch.nn.init.normal_(param)
+    weights = tmp_path / 'timm.pth'
+    torch.save(checkpoint.export(model, 'timm'), weights)
+    command = train_command(run, demo, tmp_path / 'work')
+    option = 'model.backbone.init_cfg.type=Pretrained'
+    checkpoint_at = 'model.backbone.init_cfg.checkpoint='
+    text = succeed(
+        *command,
+        'train_cfg.max_iters=1',
+        option,
+        f'{checkpoint_at}{weights}',
+    )
+    assert 'timm, ConvNeXt V2 atto (depths 2 2 6 2' in text
+    assert 'norm0, norm1, norm2, norm3' in text.replace('(', '')
+    torch.save(checkpoint.export(ConvNeXt('atto'), 'timm'), weights)
+    done = tool(*command, option, f'{checkpoint_at}{weights}')
+    assert done.returncode != 0
+    assert 'the file is ConvNeXt V1, the model is V2' in done.stderr
+    assert 'Iter(train)' not in done.stdout

@@ -28,6 +28,9 @@ model_wrapper_cfg = dict(
 custom_hooks = [
     dict(type='mmconvnext.ExactResumeHook'), dict(type='LossFile')]
 param_scheduler = [dict(type='ConstantLR', factor=1.0, by_epoch=False)]
+# Adam would scale the float noise of the smallest gradients up to its rate.
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='SGD', lr=0.002, momentum=0.9))
 default_hooks = dict(
     checkpoint=dict(interval={half}, save_best=None, max_keep_ckpts=9),
     logger=dict(interval=1))
@@ -131,12 +134,17 @@ def losses(work_dir: Path) -> List[Dict[str, float]]:
     ]
 
 
-def assert_same(found: List[dict], expected: List[dict]) -> None:
+# Sums in another order. Mask R-CNN cuts its RoIs at boxes it predicted, where
+# noise of positions adds up.
+NOISE = {'upernet': 2e-5, 'mask_rcnn': 3e-4}
+
+
+def assert_same(name: str, found: List[dict], expected: List[dict]) -> None:
+    noise = NOISE[name.split('_convnext')[0]]
     assert [row['iter'] for row in found] == [row['iter'] for row in expected]
     for row, other in zip(found, expected):
         for key in (key for key in other if 'loss' in key):
-            # Sums in another order, carried on by the optimizer.
-            assert row[key] == pytest.approx(other[key], rel=2e-4), (
+            assert row[key] == pytest.approx(other[key], rel=noise), (
                 key,
                 row['iter'],
             )
@@ -155,20 +163,18 @@ def test_two_processes_are_one(name: str, demo: Path, tmp_path: Path) -> None:
     train(config, data, two, 2)
     expected = losses(one)
     assert len({row['loss'] for row in expected}) == len(expected) > 4
-    assert_same(losses(two), expected)
+    assert_same(name, losses(two), expected)
     states = [
         torch.load(path / last, weights_only=False)['state_dict']
         for path in (one, two)
     ]
     for key, value in states[0].items():
         if value.is_floating_point():
-            # What starts at zero holds a few steps and no more, and Adam
-            # scales the float noise of its smallest gradients up.
-            limit = 2e-2 if value.ndim == 1 else 5e-3
-            assert (states[1][key] - value).norm() <= limit * value.norm(), key
+            # What starts at zero holds six steps and no more.
+            assert (states[1][key] - value).norm() <= 5e-3 * value.norm(), key
     # Two processes go on where one stopped, and the other way round.
     rest = [row for row in expected if row['iter'] >= len(expected) // 2]
     for source, processes in ((one, 2), (two, 1)):
         target = tmp_path / f'resumed{processes}'
         train(config, data, target, processes, '--resume', source / middle)
-        assert_same(losses(target), rest)
+        assert_same(name, losses(target), rest)

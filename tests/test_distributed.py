@@ -134,13 +134,14 @@ def losses(work_dir: Path) -> List[Dict[str, float]]:
     ]
 
 
-# Sums in another order. Mask R-CNN cuts its RoIs at boxes it predicted, where
-# noise of positions adds up.
-NOISE = {'upernet': 2e-5, 'mask_rcnn': 3e-4}
+# Sums in another order: limits of losses, and of weights after the run. Fresh
+# RPN scores are nearly equal, and noise that changes their order makes Mask
+# R-CNN see other RoIs; a wrong average over processes is off by a factor.
+LIMITS = {'upernet': (2e-5, 5e-3), 'mask_rcnn': (5e-3, 0.1)}
 
 
 def assert_same(name: str, found: List[dict], expected: List[dict]) -> None:
-    noise = NOISE[name.split('_convnext')[0]]
+    noise = LIMITS[name.split('_convnext')[0]][0]
     assert [row['iter'] for row in found] == [row['iter'] for row in expected]
     for row, other in zip(found, expected):
         for key in (key for key in other if 'loss' in key):
@@ -170,8 +171,9 @@ def test_two_processes_are_one(name: str, demo: Path, tmp_path: Path) -> None:
     ]
     for key, value in states[0].items():
         if value.is_floating_point():
-            # What starts at zero holds six steps and no more.
-            assert (states[1][key] - value).norm() <= 5e-3 * value.norm(), key
+            # What starts at zero holds these few steps and no more.
+            limit = LIMITS[name.split('_convnext')[0]][1] * value.norm()
+            assert (states[1][key] - value).norm() <= limit, key
     # Two processes go on where one stopped, and the other way round.
     rest = [row for row in expected if row['iter'] >= len(expected) // 2]
     for source, processes in ((one, 2), (two, 1)):

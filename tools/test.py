@@ -187,7 +187,7 @@ def main() -> None:
     metrics = launch.build_runner(cfg).test()
     print(f'protocol: {describe(cfg, args.protocol)}')
     for name, value in metrics.items():
-        print(f'{name}: {round(value, 4)}')
+        print(f'{name}: {round(float(value), 4)}')
 
 
 if __name__ == '__main__':

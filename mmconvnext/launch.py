@@ -77,18 +77,26 @@ def prepare_hosts() -> None:
     checkpoint.install_safe_loading()
 
 
+def read_config(path: str) -> Config:
+    """Read a config file; its types can be built from here on.
+
+    Raises:
+        FileNotFoundError: when the file is missing.
+    """
+    prepare_hosts()
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'config file not found: {path}')
+    return Config.fromfile(path)
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config file and apply the command line to it.
-
 
     Raises:
         FileNotFoundError: when the file is missing.
         ValueError: when ``--data-root`` meets a config without data_root.
     """
-    prepare_hosts()
-    if not Path(args.config).is_file():
-        raise FileNotFoundError(f'config file not found: {args.config}')
-    cfg = Config.fromfile(args.config)
+    cfg = read_config(args.config)
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     cfg.merge_from_dict(args.cfg_options)

@@ -22,12 +22,11 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
 import torch
-from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
-from mmconvnext import mmcv_ops
+from mmconvnext import launch, mmcv_ops
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = Dict[str, object]
@@ -196,9 +195,10 @@ def detector() -> Tuple[torch.nn.Module, dict]:
     from mmdet.testing import demo_mm_inputs
 
     init_default_scope('mmdet')
-    cfg = Config.fromfile(ROOT / 'configs/mask_rcnn_convnext_tiny_coco.py')
-    cfg.model.backbone = dict(type='mmconvnext.ConvNeXtV2', arch='atto')
-    cfg.model.neck.in_channels = [40, 80, 160, 320]
+    cfg = launch.read_config(
+        ROOT / 'configs/mask_rcnn_convnextv2_atto_coco.py'
+    )
+    cfg.model.backbone.pop('init_cfg')
     model = MODELS.build(cfg.model)
     model.init_weights()
     data = demo_mm_inputs(

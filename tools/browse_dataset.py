@@ -13,15 +13,13 @@ import random
 from pathlib import Path
 from typing import Iterator, Tuple
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 
 from mmconvnext import launch
-
-GAP = 8  # white pixels between a picture and the same with its labels
+from mmconvnext.pictures import Painter, write_image
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,33 +51,18 @@ def samples(cfg: Config, number: int, seed: int) -> Iterator[Tuple]:
         yield index, np.ascontiguousarray(image[..., ::-1]), data
 
 
-class Painter:
-    """Draws a sample beside itself with its annotations."""
-
-    def __init__(self, cfg: Config) -> None:
-        self.visualizer = VISUALIZERS.build(
-            {**cfg.visualizer, 'vis_backends': None, 'name': 'browse'}
-        )
-        dataset = {**cfg.train_dataloader.dataset, 'lazy_init': True}
-        self.visualizer.dataset_meta = DATASETS.build(dataset).metainfo
-
-    def draw(self, image: np.ndarray, data: dict) -> np.ndarray:
-        """Return plain and annotated image side by side, RGB."""
-        sample = data['data_samples']
-        if 'gt_instances' in sample:
-            truth = sample.gt_instances
-            # Hosts' visualizers take plain tensors and arrays.
-            truth.bboxes = getattr(truth.bboxes, 'tensor', truth.bboxes)
-            truth.masks = truth.masks.to_ndarray().astype(bool)
-        self.visualizer.add_datasample(
-            'sample', image, sample, draw_pred=False
-        )
-        gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
-        return np.hstack([image, gap, self.visualizer.get_image()])
+def plain_truth(data: dict) -> object:
+    """Turn boxes and masks into what hosts' visualizers take."""
+    sample = data['data_samples']
+    if 'gt_instances' in sample:
+        truth = sample.gt_instances
+        truth.bboxes = getattr(truth.bboxes, 'tensor', truth.bboxes)
+        truth.masks = truth.masks.to_ndarray().astype(bool)
+    return sample
 
 
 def describe(data: dict) -> str:
-    """Say size, scale and content of a sample in a line."""
+    """Say size and content of a sample in a line."""
     sample = data['data_samples']
     size = '{1}x{0}'.format(*data['inputs'].shape[-2:])
     if 'gt_instances' in sample:
@@ -96,15 +79,14 @@ def main() -> None:
         cfg = launch.load_config(args)
         launch.check_data(cfg, ['train_dataloader'])
     init_default_scope(cfg.default_scope)
-    painter = Painter(cfg)
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
+    painter = Painter(cfg, 'train_dataloader')
     for place, (index, image, data) in enumerate(
         samples(cfg, args.number, args.seed)
     ):
-        path = out / f'{place:03d}_{index}.png'
+        path = Path(args.out, f'{place:03d}_{index}.png')
         line = describe(data)
-        cv2.imwrite(str(path), painter.draw(image, data)[..., ::-1])
+        picture = painter.draw(image, plain_truth(data), draw_pred=False)
+        write_image(picture, path)
         print(f'{path}: {line}')
 
 

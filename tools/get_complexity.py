@@ -146,9 +146,7 @@ def main() -> None:
     rows = []
     with launch.clear_errors():
         for path in args.configs:
-            if not Path(path).is_file():
-                raise FileNotFoundError(f'config file not found: {path}')
-            cfg = Config.fromfile(path)
+            cfg = launch.read_config(path)
             cfg.merge_from_dict(args.cfg_options)
             shape = tuple(args.shape or default_shape(cfg))
             rows.append((Path(path).stem, complexity(cfg, shape)))

@@ -6,7 +6,6 @@ python tools/predict.py CONFIG CHECKPOINT IMAGE_OR_FOLDER --out DIR
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import Iterator, List
@@ -17,19 +16,14 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import (
-    DATASETS,
-    MODELS,
-    VISUALIZERS,
-    init_default_scope,
-)
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from rich.progress import track
 
 from mmconvnext import launch
+from mmconvnext.pictures import Painter, write_image
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-GAP = 8  # white pixels between input and prediction
 
 
 def parse_args() -> argparse.Namespace:
@@ -85,10 +79,7 @@ class Predictor:
         self.pipeline = Compose(
             [step for step in steps if step['type'] != 'LoadAnnotations']
         )
-        self.visualizer = VISUALIZERS.build(
-            {**cfg.visualizer, 'vis_backends': None, 'name': 'predict'}
-        )
-        self.visualizer.dataset_meta = dataset_meta(cfg)
+        self.painter = Painter(cfg, 'test_dataloader')
         self.score_thr = score_thr
 
     @torch.no_grad()
@@ -107,25 +98,7 @@ class Predictor:
         options = {}
         if 'pred_instances' in sample:
             options['pred_score_thr'] = self.score_thr
-        self.visualizer.add_datasample(
-            path.name, image, sample, draw_gt=False, **options
-        )
-        gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
-        return np.hstack([image, gap, self.visualizer.get_image()])
-
-
-def dataset_meta(cfg: Config) -> dict:
-    """Class names and colours of the config's data set, without its files."""
-    dataset = {**cfg.test_dataloader.dataset, 'lazy_init': True}
-    return DATASETS.build(dataset).metainfo
-
-
-def write_image(image: np.ndarray, target: Path) -> None:
-    """Write an RGB picture whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f'.{target.name}')
-    cv2.imwrite(str(partial), image[..., ::-1])
-    os.replace(partial, target)
+        return self.painter.draw(image, sample, draw_gt=False, **options)
 
 
 def run(args: argparse.Namespace) -> Iterator[str]:

@@ -33,7 +33,7 @@ REPORT
 }
 
 setup_hosts .venv runtime.txt
-# Two data workers and two cores: more threads only wait for each other.
+# Threads that wait for each other must not keep data workers off the cores.
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 say 'Drawing the demo data'
 "$PY" tools/make_demo_data.py

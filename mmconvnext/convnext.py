@@ -25,6 +25,7 @@ from . import checkpoint as checkpoints
 from . import ops
 from .archs import ARCHS, STRIDES, get_arch  # noqa: F401 (public here too)
 from .layers import GRN, LayerNorm2d, to_nchw, to_nhwc
+from .pages import Pages
 from .registry import MODELS
 
 InitCfg = Optional[Union[dict, List[dict]]]
@@ -87,10 +88,25 @@ class ConvNeXtBlock(nn.Module):
             scale = torch.full((dim,), float(layer_scale_init_value))
             self.gamma = nn.Parameter(scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = ops.convnext_mlp(
-            to_nhwc(self.dwconv(x)),
-            to_nhwc(x),
+    def forward(self, x: Tensor, pages: Optional[Pages] = None) -> Tensor:
+        """Compute the block on maps, or on the visible patches of maps.
+
+        Args:
+            x: ``(N, C, H, W)``, or with ``pages`` ``(P, C, p, p)``.
+            pages: where the P patches lie; what is hidden counts as zero
+                in the convolution and not at all in GRN.
+        """
+        if pages is None:
+            y = self._mlp(to_nhwc(self.dwconv(x)), to_nhwc(x))
+            return to_nchw(y)
+        y = pages.group(to_nhwc(pages.convolve(self.dwconv, x)))
+        groups = zip(y, pages.group(to_nhwc(x)))
+        return to_nchw(pages.ungroup([self._mlp(*pair) for pair in groups]))
+
+    def _mlp(self, x: Tensor, residual: Tensor) -> Tensor:
+        return ops.convnext_mlp(
+            x,
+            residual,
             (self.norm.weight, self.norm.bias),
             (self.pwconv1.weight, self.pwconv1.bias),
             (self.pwconv2.weight, self.pwconv2.bias),
@@ -99,7 +115,6 @@ class ConvNeXtBlock(nn.Module):
             keep=self._sample_keep(x),
             eps=self.norm.eps,
         )
-        return to_nchw(y)
 
     def _sample_keep(self, x: Tensor) -> Optional[Tensor]:
         """Drop path factor per sample (arXiv 1603.09382), None if unused."""
@@ -195,11 +210,15 @@ class _Backbone(BaseModule):
         finally:
             self.init_cfg = given
 
-    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+    def forward(
+        self, x: Tensor, pages: Optional[Pages] = None
+    ) -> Tuple[Tensor, ...]:
         """Compute the normalised maps of the stages in ``out_indices``.
 
         Args:
             x: ``(N, in_channels, H, W)``, H and W at least 32.
+            pages: for a batch of patches instead of images; x is then
+                ``(P, in_channels, 32, 32)``.
 
         Returns:
             One ``(N, dims[i], H // s, W // s)`` per index, s = 4, 8, 16, 32.
@@ -214,15 +233,17 @@ class _Backbone(BaseModule):
         ):
             x = down(x)
             for block in stage:
-                x = self._run(block, x)
+                x = self._run(block, x, pages)
             if i in self.out_indices:
                 maps[i] = getattr(self, f'norm{i}')(x).contiguous()
         return tuple(maps[i] for i in self.out_indices)
 
-    def _run(self, block: ConvNeXtBlock, x: Tensor) -> Tensor:
+    def _run(
+        self, block: ConvNeXtBlock, x: Tensor, pages: Optional[Pages]
+    ) -> Tensor:
         if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, x, use_reentrant=False)
-        return block(x)
+            return checkpoint(block, x, pages, use_reentrant=False)
+        return block(x, pages)
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != 4 or x.size(1) != self.in_channels:

@@ -19,11 +19,12 @@ ALLOWED = {
     'checkpoint': {'detection', 'formats', 'weights_io'},
     'ops': set(),
     'layers': {'ops'},
-    'convnext': {'archs', 'checkpoint', 'layers', 'ops', 'registry'},
+    'convnext': {'archs', 'checkpoint', 'layers', 'ops', 'registry', 'pages'},
     'optim': {'registry'},
     'resume': {'registry'},
     'launch': {'checkpoint', 'mmcv_ops'},
     'mmcv_ops': set(),
+    'pages': set(),
     'pictures': set(),
 }
 FILES = sorted(PACKAGE.rglob('*.py'))

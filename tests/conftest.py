@@ -10,13 +10,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from torch.library import Library
 
 from mmconvnext.launch import prepare_hosts
 
 # Before any test imports a host.
 prepare_hosts()
 # Kept alive: what a library declares goes with it.
-LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')
+LIBRARY = Library('torchvision', 'FRAGMENT')
 
 
 def import_tool(name: str) -> ModuleType:

@@ -33,9 +33,6 @@ def test_draws_labels_beside_the_image(
 ) -> None:
     options = []
     if CASES[name] == 'coco':
-        pytest.importorskip(
-            'mmcv._ext', reason='mmcv was built without operators'
-        )
         classes = 'train_dataloader.dataset.metainfo.classes'
         options = ['--cfg-options', f'{classes}={DEMO_CLASSES}']
     command = [

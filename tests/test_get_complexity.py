@@ -41,10 +41,6 @@ TOOL = import_tool('get_complexity')
 
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_counts_as_published(name: str) -> None:
-    if 'rcnn' in name:
-        pytest.importorskip(
-            'mmcv._ext', reason='mmcv was built without operators'
-        )
     cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
     found = TOOL.complexity(cfg, TOOL.default_shape(cfg))
     params, flops = PUBLISHED[name]

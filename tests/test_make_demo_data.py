@@ -11,6 +11,8 @@ from typing import Dict, List
 import cv2
 import numpy as np
 import pytest
+from pycocotools import mask as mask_api
+from pycocotools.coco import COCO
 
 TOOLS = Path(__file__).resolve().parents[1] / 'tools'
 sys.path.insert(0, str(TOOLS))
@@ -48,9 +50,8 @@ def read_labels(root: Path, split: str) -> Dict[str, np.ndarray]:
 
 def read_masks(root: Path, split: str) -> Dict[str, List[tuple]]:
     """Read (annotation, mask) pairs of each image with pycocotools."""
-    coco_api = pytest.importorskip('pycocotools.coco')
     name = f'instances_{demo.SPLITS[split][0]}.json'
-    coco = coco_api.COCO(str(root / 'coco/annotations' / name))
+    coco = COCO(str(root / 'coco/annotations' / name))
     return {
         Path(info['file_name']).stem: [
             (ann, coco.annToMask(ann)) for ann in coco.imgToAnns[image_id]
@@ -104,7 +105,6 @@ def test_instances_are_the_label_map(root: Path, split: str) -> None:
 def test_boxes_and_areas_are_those_of_the_masks(
     root: Path, split: str
 ) -> None:
-    mask_api = pytest.importorskip('pycocotools.mask')
     pairs = [
         pair for scene in read_masks(root, split).values() for pair in scene
     ]

@@ -18,9 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-pytest.importorskip('mmcv')
-
-from mmconvnext import mmcv_ops  # noqa: E402
+from mmconvnext import mmcv_ops
 
 mmcv_ops.install()
 ROOT = Path(__file__).resolve().parents[1]

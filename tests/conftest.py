@@ -7,13 +7,19 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Iterator
 
 import pytest
 import torch
 from torch.library import Library
 
+from mmconvnext import mmcv_ops
 from mmconvnext.launch import prepare_hosts
 
+# Helpers whose asserts should explain themselves as those of tests do.
+pytest.register_assert_rewrite('checkpoints')
+# Tensors are tiny here: more threads only wait for each other.
+torch.set_num_threads(1)
 # Before any test imports a host.
 prepare_hosts()
 # Kept alive: what a library declares goes with it.
@@ -32,6 +38,23 @@ def import_tool(name: str) -> ModuleType:
 @pytest.fixture(autouse=True)
 def _fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def ops() -> Iterator[ModuleType]:
+    """mmcv.ops served by the stand-in, whatever is installed."""
+    with mmcv_ops.standing_in():
+        import mmcv.ops
+
+        yield mmcv.ops
+
+
+@pytest.fixture
+def compiled() -> ModuleType:
+    module = mmcv_ops._compiled()
+    if module is None:
+        pytest.skip('this mmcv has no compiled operators to compare with')
+    return module
 
 
 def _declare_torchvision_operators() -> None:

@@ -8,20 +8,16 @@ tensor against the bytes that are really in the file.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import hashlib
 import io
 import json
 import mmap
 import os
 import pickle
 import re
-import tempfile
-import urllib.request
 import zipfile
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, Callable, Dict, Iterator, List, Optional, Union
+from types import SimpleNamespace
+from typing import Any, Callable, Dict, List, Optional, Union
 
 import numpy as np
 import torch
@@ -29,11 +25,14 @@ from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 from torch import Tensor, _weights_only_unpickler
 
-Source = Union[str, 'os.PathLike[str]']
-
-
-class CheckpointError(ValueError):
-    """A file or state dict that is not loaded, with the reason."""
+from .sources import (
+    SCHEMES,
+    CheckpointError,
+    Source,
+    locate,
+    need,
+    whole_file,
+)
 
 
 def _statistic(owner: Any, name: str) -> Callable[..., float]:
@@ -75,13 +74,6 @@ ITEM_SIZES = {
     'QInt32Storage': 4, 'LongStorage': 8, 'DoubleStorage': 8,
     'ComplexFloatStorage': 8, 'ComplexDoubleStorage': 16,
 }  # fmt: skip
-HUB_FILES = (
-    'model.safetensors',
-    'open_clip_model.safetensors',
-    'model.safetensors.index.json',
-    'pytorch_model.bin',
-    'open_clip_pytorch_model.bin',
-)
 
 
 class _Stub:
@@ -230,19 +222,8 @@ def _read_pickle(path: Path, map_location: Any) -> Any:
         return torch.load(path, map_location, weights_only=True)
 
 
-def _need(module: str, what: str) -> ModuleType:
-    try:
-        return __import__(module, fromlist=['*'])
-    except ImportError as error:
-        package = module.split('.')[0]
-        raise CheckpointError(
-            f'{what} needs a library that is not installed: '
-            f'pip install {package}'
-        ) from error
-
-
 def _read_safetensors(path: Path, map_location: Any) -> Dict[str, Tensor]:
-    library = _need('safetensors.torch', f'{path.name} (safetensors)')
+    library = need('safetensors.torch', f'{path.name} (safetensors)')
     state = library.load_file(str(path))
     if map_location is None or str(map_location) == 'cpu':
         return state
@@ -311,124 +292,6 @@ def _explain(path: Path, error: Exception) -> str:
     return f'truncated or damaged ({type(error).__name__}: {first})'
 
 
-def cache_dir() -> Path:
-    """Return where downloads are kept: ``mmconvnext`` in torch's hub."""
-    return Path(torch.hub.get_dir(), 'mmconvnext')
-
-
-def _digest(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(1 << 20), b''):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _check_sha256(path: Path, sha256: Optional[str]) -> None:
-    # A prefix counts: published names carry the first eight digits.
-    if sha256 and not (
-        len(sha256) >= 8 and _digest(path).startswith(sha256.lower())
-    ):
-        raise CheckpointError(
-            f'{path} has sha256 {_digest(path)}, expected {sha256}'
-        )
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name; it becomes ``path`` when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.replace(name, path)
-    finally:
-        if os.path.exists(name):
-            os.remove(name)
-
-
-def _download(url: str, sha256: Optional[str]) -> Path:
-    base = url.split('?')[0].rsplit('/', 1)[-1]
-    key = hashlib.sha256(url.encode()).hexdigest()[:12]
-    path = cache_dir() / f'{key}-{base}'
-    if path.exists():
-        return path
-    try:
-        with whole_file(path) as part:
-            with urllib.request.urlopen(url, timeout=60) as answer:
-                expected = answer.headers.get('Content-Length')
-                with open(part, 'wb') as file:
-                    while block := answer.read(1 << 20):
-                        file.write(block)
-            size = part.stat().st_size
-            if expected is not None and size != int(expected):
-                raise CheckpointError(f'got {size} of {expected} bytes')
-            _check_sha256(part, sha256)
-    except (OSError, CheckpointError) as error:
-        raise CheckpointError(f'{url} is not downloaded: {error}') from error
-    return path
-
-
-def _from_hub(name: str) -> Path:
-    """``owner/name`` or ``owner/name/file``, from the Hugging Face hub."""
-    hub = _need('huggingface_hub', f'hf-hub://{name}')
-    parts = name.split('/')
-    if len(parts) < 2 or not all(parts):
-        raise CheckpointError(f'hf-hub://{name} is no hf-hub://owner/name')
-    repo, file = '/'.join(parts[:2]), parts[2:]
-    try:
-        listed = hub.list_repo_files(repo) if not file else ['/'.join(file)]
-        wanted = [f for f in HUB_FILES if f in listed] if not file else listed
-        if not wanted:
-            raise CheckpointError(f'none of {", ".join(HUB_FILES)} is in it')
-        path = Path(hub.hf_hub_download(repo, wanted[0]))
-        if path.name.endswith('.index.json'):
-            index = json.loads(path.read_text())['weight_map']
-            for shard in sorted(set(index.values())):
-                hub.hf_hub_download(repo, shard)
-    except Exception as error:  # its errors share no base class
-        raise CheckpointError(
-            f'hf-hub://{name} is not read: {error}'
-        ) from error
-    return path
-
-
-def _from_timm(name: str, sha256: Optional[str]) -> Path:
-    timm = _need('timm', f'timm://{name}')
-    try:
-        cfg = timm.get_pretrained_cfg(name)
-    except Exception as error:  # RuntimeError or its own, by version
-        raise CheckpointError(f'timm://{name}: {error}') from error
-    if cfg is None or not (cfg.hf_hub_id or cfg.url):
-        known = timm.list_pretrained(f'{name.split(".")[0]}*')
-        raise CheckpointError(
-            f'timm knows no weights {name!r}; of this model it has '
-            f'{", ".join(known) or "none"}'
-        )
-    if cfg.hf_hub_id:
-        return _from_hub(cfg.hf_hub_id)
-    return _download(cfg.url, sha256)
-
-
-def _locate(source: str, sha256: Optional[str]) -> Path:
-    scheme, _, name = source.rpartition('://')
-    if not scheme:
-        return Path(source).expanduser()
-    known: Dict[str, Callable[[], Path]] = {
-        'https': lambda: _download(source, sha256),
-        'file': lambda: Path(name),
-        'hf-hub': lambda: _from_hub(name),
-        'timm': lambda: _from_timm(name, sha256),
-    }
-    if scheme not in known:
-        raise CheckpointError(
-            f'{source} is not read: {scheme}:// is none of '
-            f'{", ".join(f"{k}://" for k in known)} or a path'
-        )
-    return known[scheme]()
-
-
 def read(
     source: Source, sha256: Optional[str] = None, map_location: Any = 'cpu'
 ) -> Any:
@@ -437,7 +300,8 @@ def read(
     Args:
         source: a path (``.pth``, ``.pt``, ``.bin``, ``.safetensors``, or the
             ``.index.json`` of shards), ``https://...``, ``hf-hub://owner/name``
-            or ``timm://name.tag``. Downloads are kept in :func:`cache_dir`.
+            or ``timm://name.tag``. Downloads are kept in
+            :func:`sources.cache_dir`.
         sha256: what the file's digest must start with, 8 digits or more.
         map_location: as for ``torch.load``.
 
@@ -446,10 +310,12 @@ def read(
             a library that is not installed, and a pickle that names
             anything but tensors and ``ALLOWED``.
     """
-    path = _locate(os.fspath(source), sha256)
-    if path.is_file():
-        _check_sha256(path, sha256)
-    return _read_file(path, map_location)
+    return _read_file(locate(source, sha256), map_location)
+
+
+def schemes() -> List[str]:
+    """Name the prefixes that :func:`read` takes besides a plain path."""
+    return list(SCHEMES)
 
 
 def write(state: Any, path: Source) -> None:
@@ -470,11 +336,6 @@ def write(state: Any, path: Source) -> None:
             return
         if not all(isinstance(value, Tensor) for value in state.values()):
             raise CheckpointError(f'{path}: safetensors holds tensors only')
-        library = _need('safetensors.torch', f'{path.name} (safetensors)')
+        library = need('safetensors.torch', f'{path.name} (safetensors)')
         tensors = {k: v.contiguous() for k, v in state.items()}
         library.save_file(tensors, str(part), metadata={'format': 'pt'})
-
-
-def schemes() -> List[str]:
-    """Name the prefixes that :func:`read` takes besides a plain path."""
-    return ['https://', 'file://', 'hf-hub://', 'timm://']

@@ -42,8 +42,8 @@ if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
         mark_done .venv-zoo zoo requirements/optional.txt
     fi
     say 'Tests against the model libraries'
-    .venv-zoo/bin/python -m pytest -q \
-        tests/test_convnext.py tests/test_checkpoint.py
+    mapfile -t ZOO < <(grep -l import_zoo tests/test_*.py)
+    .venv-zoo/bin/python -m pytest -q "${ZOO[@]}"
 fi
 say "Tests with the hosts of ${SETS[$HOSTS]}"
 "$PY" -m pytest -q "$@"

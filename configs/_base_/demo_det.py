@@ -13,38 +13,24 @@ metainfo = dict(
         (30, 180, 170),
     ],
 )
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+train_pipeline = _base_.train_pipeline
+# Sizes before the flip, not a choice of sizes behind it.
+train_pipeline[2:4] = [
     dict(
         type='RandomResize',
         scale=(256, 256),
         ratio_range=(0.75, 1.25),
         keep_ratio=True,
     ),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs'),
+    train_pipeline[2],
 ]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(256, 256), keep_ratio=True),
-    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-    dict(
-        type='PackDetInputs',
-        meta_keys=(
-            'img_id',
-            'img_path',
-            'ori_shape',
-            'img_shape',
-            'scale_factor',
-        ),
-    ),
-]
+test_pipeline = _base_.test_pipeline
+test_pipeline[1].update(scale=(256, 256))
 train_dataloader = dict(
     dataset=dict(
         data_root=data_root,
         metainfo=metainfo,
-        filter_cfg=dict(filter_empty_gt=True, min_size=16),
+        filter_cfg=dict(min_size=16),
         pipeline=train_pipeline,
     )
 )

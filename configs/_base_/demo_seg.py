@@ -26,20 +26,9 @@ metainfo = dict(
         (30, 180, 170),
     ],
 )
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', reduce_zero_label=True),
-    dict(
-        type='RandomResize',
-        scale=(256, 192),
-        ratio_range=(0.75, 1.5),
-        keep_ratio=True,
-    ),
-    dict(type='RandomCrop', crop_size=(160, 160), cat_max_ratio=0.75),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='PackSegInputs'),
-]
+train_pipeline = _base_.train_pipeline
+train_pipeline[2].update(scale=(256, 192), ratio_range=(0.75, 1.5))
+train_pipeline[3].update(crop_size=(160, 160))
 train_dataloader = dict(
     dataset=dict(
         data_root=data_root, metainfo=metainfo, pipeline=train_pipeline

@@ -193,10 +193,17 @@ def foreign_mmdet(s: Stack) -> None:
     )
 
 
-def late_mmcv(s: Stack) -> None:
+def openmmlab(s: Stack, mmcv: str, version: str) -> None:
+    """Exchange the hosts, with an mmcv of this distribution and version."""
     s.undist(*(dist for dist, _ in doctor.LINES['onedl'].values()))
-    for dist, version in doctor.LINES['OpenMMLab'].values():
-        s.dist(dist, '2.2.0' if dist == 'mmcv' else version)
+    for dist, tested in doctor.LINES['OpenMMLab'].values():
+        if dist != 'mmcv':
+            s.dist(dist, tested)
+    s.dist(mmcv, version)
+
+
+def late_mmcv(s: Stack) -> None:
+    openmmlab(s, 'mmcv', '2.2.0')
     s.write(
         'mmdet/__init__.py',
         "assert False, 'MMCV==2.2.0 is used but incompatible. Please install "
@@ -328,6 +335,38 @@ CASES: Dict[str, Case] = {
             'fix: pip install "setuptools<81" && pip install '
             '--no-build-isolation --no-cache-dir --force-reinstall --no-deps '
             'mmcv==2.1.0\n',
+        ),
+    ),
+    'the mmcv of requirements/openmmlab.txt': Case(
+        lambda s: openmmlab(s, 'mmcv-lite', '2.1.0'),
+        ('OpenMMLab  ok', 'versions tested together'),
+        code=0,
+    ),
+    'another mmcv-lite': Case(
+        lambda s: openmmlab(s, 'mmcv-lite', '2.0.1'),
+        ('tested: mmcv 2.1.0 (here 2.0.1)',),
+        code=0,
+    ),
+    'mmcv-lite beside mmcv': Case(
+        lambda s: (
+            openmmlab(s, 'mmcv', '2.1.0'),
+            s.dist('mmcv-lite', '2.1.0'),
+        ),
+        (
+            'mmcv and mmcv-lite are both installed',
+            'fix: pip uninstall -y mmcv mmcv-lite && ',
+        ),
+    ),
+    'mmcv-lite, no stand-in': Case(
+        lambda s: (
+            openmmlab(s, 'mmcv-lite', '2.1.0'),
+            s.remove('mmcv/_ext.py', 'mmconvnext/mmcv_ops.py'),
+        ),
+        (
+            'fix: pip uninstall -y mmcv-lite && pip install "setuptools<81" '
+            '&& pip install --no-build-isolation --no-cache-dir '
+            '--force-reinstall --no-deps mmcv==2.1.0\n',
+            '1 problem to mend',
         ),
     ),
     'both lines at once': Case(

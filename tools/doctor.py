@@ -59,8 +59,11 @@ HOSTS = tuple(LINES['onedl'])
 # The least that the hosts of the default line accept.
 OLDEST_MMENGINE = (0, 8, 3)
 OLDEST_PYTHON = (3, 10)
+# The same code without compiled operators, of equal versions: what
+# requirements/openmmlab.txt installs.
+LITE = {'mmcv': 'mmcv-lite'}
 # Other distributions that fill the same import folder.
-RIVALS = {'mmcv': ('mmcv-lite', 'mmcv-full')}
+RIVALS = {'mmcv': (LITE['mmcv'], 'mmcv-full')}
 # Import names that differ from what pip calls them.
 PIP_NAMES = {
     'PIL': 'pillow',
@@ -196,7 +199,7 @@ KNOWN = (
 def host_line() -> str:
     """Name the line most hosts are from; the default where none is."""
     counts = {
-        line: sum(bool(installed(dist)) for dist, _ in hosts.values())
+        line: sum(bool(installed_host(dist)) for dist, _ in hosts.values())
         for line, hosts in LINES.items()
     }
     return max(counts, key=lambda line: counts[line])
@@ -211,6 +214,11 @@ def installed(dist: str) -> str:
         return metadata.version(dist) or ''
     except Exception:  # metadata may itself be damaged
         return ''
+
+
+def installed_host(dist: str) -> str:
+    """Read a host's version, be it with compiled operators or without."""
+    return installed(dist) or installed(LITE.get(dist, dist))
 
 
 def install_command(name: str, command: str = 'pip install') -> str:
@@ -233,11 +241,21 @@ def reinstall_command(name: str) -> str:
     return install_command(name, 'pip install --force-reinstall --no-deps')
 
 
+def rebuild_command() -> str:
+    """Write the command that compiles mmcv's operators."""
+    lite = ''.join(
+        f'pip uninstall -y {dist} && '
+        for dist in LITE.values()
+        if installed(dist)
+    )
+    return lite + reinstall_command('mmcv')
+
+
 def align_command(component: str) -> str:
     """Bring a host and mmcv to one line: mmcv's, where that is tested."""
     for line in LINES.values():
         dist, version = line['mmcv']
-        if component in line and installed(dist) == version:
+        if component in line and installed_host(dist) == version:
             wanted, version = line[component]
             others = ' '.join(set(rivals(component)) - {wanted})
             return (
@@ -266,7 +284,7 @@ def diagnose(component: str, error: str) -> Optional[Problem]:
                 module=module,
                 install=install_command(module),
                 reinstall=reinstall_command(module),
-                rebuild_mmcv=reinstall_command('mmcv'),
+                rebuild_mmcv=rebuild_command(),
                 align=align_command(package),
                 align_mmengine=reinstall_command('mmengine'),
             )
@@ -765,9 +783,9 @@ def examine_lines() -> Row:
     ]
     line = host_line()
     others = [
-        f'{dist} {version} (here {installed(dist) or "none"})'
+        f'{dist} {version} (here {installed_host(dist) or "none"})'
         for dist, version in LINES[line].values()
-        if installed(dist) != version
+        if installed_host(dist) != version
     ]
     if problems:
         remark = f'installed twice: {", ".join(filter(twice, HOSTS))}'

@@ -1,5 +1,7 @@
 """tools/get_complexity.py against the published numbers."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Tuple
 
@@ -62,3 +64,22 @@ def test_counts_by_hand(shape: Tuple[int, int]) -> None:
     for depth, dim, position in zip(depths, dims, positions):
         expected += depth * position * dim * (7 * 7 + 8 * dim)
     assert TOOL.complexity(cfg, shape).parts['backbone'] == expected
+
+
+def test_runs_as_a_program() -> None:
+    """In a process of its own: here conftest has prepared the hosts."""
+    names = ['mask_rcnn_convnextv2_atto_coco', 'upernet_convnext_tiny_ade20k']
+    paths = [ROOT / 'configs' / f'{name}.py' for name in names]
+    done = subprocess.run(
+        [sys.executable, ROOT / 'tools/get_complexity.py', *paths, '--parts'],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for row in (
+        '| mask_rcnn_convnextv2_atto_coco | 800 x 1280 | 23.4 M | 180.',
+        '| - mask_head | | | ',
+        '| upernet_convnext_tiny_ade20k | 512 x 2048 | 60.',
+        '| - decode_head | | | ',
+    ):
+        assert f'\n{row}' in done.stdout

@@ -13,10 +13,13 @@ from typing import List, NamedTuple
 import cv2
 import pytest
 import torch
+from conftest import import_tool
+from mmengine.config import Config
 
 from mmconvnext import ConvNeXt, ConvNeXtV2, checkpoint, mmcv_ops
 
 ROOT = Path(__file__).parents[1]
+TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 
 
 class Run(NamedTuple):
@@ -80,6 +83,43 @@ def succeed(*args: str, **kwargs) -> str:
     done = tool(*args, **kwargs)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize('path', TOOLS, ids=lambda path: path.stem)
+def test_every_tool_explains_itself(path: Path) -> None:
+    done = tool(path, '--help')
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.startswith(f'usage: {path.name} ')
+
+
+@pytest.mark.parametrize(
+    ('batch', 'processes', 'scaled', 'message'),
+    [
+        (16, 1, False, ''),
+        (2, 8, True, ''),
+        (2, 4, False, 'batch size 8, the recipe has 16; the learning rate '),
+        (2, 4, False, 'stays: see --auto-scale-lr'),
+        (32, 1, True, 'batch size 32, the recipe has 16; the learning rate '),
+        (32, 1, True, 'is scaled'),
+    ],
+)
+def test_train_warns_of_another_batch_size(
+    monkeypatch, capsys, batch: int, processes: int, scaled: bool, message: str
+) -> None:
+    train = import_tool('train')
+    monkeypatch.setattr(train, 'get_world_size', lambda: processes)
+    cfg = dict(
+        train_dataloader=dict(batch_size=batch),
+        optim_wrapper=dict(),
+        auto_scale_lr=dict(enable=scaled, base_batch_size=16),
+    )
+    train.warn_of_batch_size(Config(cfg))
+    printed = capsys.readouterr().out
+    assert message in printed
+    assert printed.startswith('warning: ') == bool(message)
+    del cfg['auto_scale_lr']  # a config that names no batch size
+    train.warn_of_batch_size(Config(cfg))
+    assert capsys.readouterr().out == ''
 
 
 @pytest.fixture(scope='module')

@@ -217,7 +217,6 @@ REBUILD = (
 )
 TORCHVISION = "raise RuntimeError('operator torchvision::nms does not exist')"
 SYMBOL = "raise ImportError('_ext.so: undefined symbol: _ZN2at4_ops')"
-NO_OPERATORS = 'raise ImportError("No module named \'mmcv._ext\'")'
 CASES: Dict[str, Case] = {
     'no mmcv': Case(
         no_package('mmcv', 'onedl-mmcv'),

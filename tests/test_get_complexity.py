@@ -10,7 +10,6 @@ from conftest import import_tool
 from mmengine.config import Config
 
 ROOT = Path(__file__).parents[1]
-WIDE = {512: (512, 2048), 640: (640, 2560)}
 # config: parameters (M; None: not published), FLOPs (G). V1: arXiv 2201.03545,
 # tables 3 and 4, and the README of the authors' code. V2: arXiv 2301.00808,
 # tables 6 and 7.

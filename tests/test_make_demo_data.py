@@ -11,6 +11,7 @@ from typing import Dict, List
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from pycocotools import mask as mask_api
 from pycocotools.coco import COCO
 
@@ -146,6 +147,16 @@ def test_images_are_exposed(root: Path) -> None:
 def test_palette_tells_classes_apart() -> None:
     assert len(set(demo.PALETTE)) == len(demo.CLASSES) == len(demo.PALETTE)
     assert (0, 0, 0) not in demo.PALETTE
+
+
+@pytest.mark.parametrize(
+    ('name', 'first'), [('seg', 0), ('det', len(demo.GROUND_CLASSES))]
+)
+def test_configs_have_these_classes(name: str, first: int) -> None:
+    bases = TOOLS.parent / 'configs/_base_'
+    metainfo = Config.fromfile(bases / f'demo_{name}.py').metainfo
+    assert metainfo.classes == demo.CLASSES[first:]
+    assert tuple(metainfo.palette) == demo.PALETTE[first:]
 
 
 def test_same_arguments_same_bytes(root: Path, tmp_path: Path) -> None:

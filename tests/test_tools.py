@@ -1,12 +1,7 @@
 """The tools as a user runs them, over drawn data at tiny size."""
 
-import os
 import pickle
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import List, NamedTuple
 
@@ -15,10 +10,10 @@ import pytest
 import torch
 from conftest import import_tool
 from mmengine.config import Config
+from runs import ROOT, kill_after, losses, succeed, tool
 
 from mmconvnext import ConvNeXt, ConvNeXtV2, checkpoint, mmcv_ops
 
-ROOT = Path(__file__).parents[1]
 TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 
 
@@ -67,22 +62,6 @@ RUNS = {
     ),
 }
 CONFIG = RUNS['segmentation'].config
-
-
-def tool(*args: str, cwd: Path = ROOT) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, *map(str, args)],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )
-
-
-def succeed(*args: str, **kwargs) -> str:
-    done = tool(*args, **kwargs)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize('path', TOOLS, ids=lambda path: path.stem)
@@ -153,18 +132,6 @@ def train_command(run: Run, demo: Path, work_dir: Path) -> list:
     ]
 
 
-def losses(work_dir: Path) -> dict:
-    """Loss by iteration; a resumed run's lines replace the first run's."""
-    found = {}
-    for log in sorted(work_dir.glob('*/*.log')):
-        lines = re.findall(
-            r'(?:Iter|Epoch)\(train\) +([][\d /]+) .*?loss: ([\d.]+)',
-            log.read_text(),
-        )
-        found.update((step, float(loss)) for step, loss in lines)
-    return found
-
-
 def test_train_logs_and_evaluates(name: str, trained: Path) -> None:
     assert len(losses(trained)) >= 10
     log = next(trained.glob('*/*.log')).read_text()
@@ -190,24 +157,6 @@ def test_killed_run_resumes_exactly(
     ]
     for key, value in states[0].items():
         torch.testing.assert_close(states[1][key], value, msg=key)
-
-
-def kill_after(command: list, work_dir: Path) -> None:
-    """Kill a run with all its workers once its first checkpoint is there."""
-    process = subprocess.Popen(
-        [sys.executable, *map(str, command)],
-        cwd=ROOT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        start_new_session=True,
-    )
-    deadline = time.time() + 240
-    while not (work_dir / 'last_checkpoint').exists():
-        assert time.time() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
 
 
 def test_test_writes_predictions(

@@ -6,26 +6,21 @@ mmengine imports ``<scope>.registry`` when it meets a type such as
 types without ``custom_imports``.
 """
 
-from mmengine.registry import (
-    HOOKS as ENGINE_HOOKS,
-)
-from mmengine.registry import (
-    MODELS as ENGINE_MODELS,
-)
-from mmengine.registry import (
-    OPTIM_WRAPPER_CONSTRUCTORS as ENGINE_OPTIM_WRAPPER_CONSTRUCTORS,
-)
-from mmengine.registry import (
-    Registry,
-)
+from __future__ import annotations
+
+from mmengine import registry as engine
 
 SCOPE = 'mmconvnext'
 
 
-def _child(parent: Registry) -> Registry:
-    return Registry(parent.name, parent=parent, scope=SCOPE, locations=[SCOPE])
+def _child(parent: engine.Registry) -> engine.Registry:
+    return engine.Registry(
+        parent.name, parent=parent, scope=SCOPE, locations=[SCOPE]
+    )
 
 
-MODELS = _child(ENGINE_MODELS)
-HOOKS = _child(ENGINE_HOOKS)
-OPTIM_WRAPPER_CONSTRUCTORS = _child(ENGINE_OPTIM_WRAPPER_CONSTRUCTORS)
+DATASETS = _child(engine.DATASETS)
+HOOKS = _child(engine.HOOKS)
+MODELS = _child(engine.MODELS)
+OPTIM_WRAPPER_CONSTRUCTORS = _child(engine.OPTIM_WRAPPER_CONSTRUCTORS)
+TRANSFORMS = _child(engine.TRANSFORMS)

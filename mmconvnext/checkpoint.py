@@ -12,7 +12,16 @@ import dataclasses
 import os
 import re
 from collections import Counter
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import (
+    Any,
+    Dict,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import torch
 from mmengine.logging import print_log
@@ -38,7 +47,7 @@ from .formats import (
     from_ours,
     rename,
 )
-from .weights_io import CheckpointError
+from .weights_io import CheckpointError, read
 
 __all__ = [
     'Account',
@@ -49,8 +58,10 @@ __all__ = [
     'convert',
     'detect',
     'export',
+    'find_beside',
     'install_safe_loading',
     'load',
+    'read',
 ]
 
 
@@ -303,6 +314,52 @@ def load(
             goals[key].copy_(value)
     print_log(f'\n{account}', logger='current')
     return account
+
+
+def find_beside(
+    state_dict: Any,
+    goals: Mapping[str, Tensor],
+    ema: bool = False,
+    prefix: Optional[str] = None,
+) -> Dict[str, Tensor]:
+    """Find what stands beside a backbone, such as the decoder of FCMAE.
+
+    Args:
+        state_dict: tensors by name, in any nesting of dicts.
+        goals: the tensors to look for, named from where the backbone is
+            ``backbone.`` or, in the authors' files, ``encoder.``.
+        ema, prefix: as for :func:`convert`.
+
+    Returns:
+        The tensors in the shapes of ``goals``; empty where none is there.
+
+    Raises:
+        CheckpointError: for a part of them, or other sizes.
+    """
+    whole = translate(state_dict, ema, prefix)
+    parent = re.sub(r'(backbone|encoder)\.$', '', whole.found.prefix)
+    found = {
+        name: whole.others[parent + name]
+        for name in goals
+        if parent + name in whole.others
+    }
+    missing = [parent + name for name in goals if name not in found]
+    if found and missing:
+        raise CheckpointError(f'missing beside the backbone: {missing}')
+    for name, value in found.items():
+        if _bare(value.shape) != _bare(goals[name].shape):
+            raise CheckpointError(
+                f'{parent}{name} is {tuple(value.shape)}, the model has '
+                f'{tuple(goals[name].shape)}; to load the backbone alone, '
+                f'put init_cfg there'
+            )
+        value = value.reshape(goals[name].shape)
+        found[name] = _cast(parent + name, value, goals[name])
+    return found
+
+
+def _bare(shape: Sequence[int]) -> List[int]:
+    return [size for size in shape if size != 1]
 
 
 def licence_of(source: str, found: Found) -> str:

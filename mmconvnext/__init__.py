@@ -6,8 +6,16 @@ Importing the package registers everything under the scope ``mmconvnext``.
 __version__ = '0.1.0'
 
 from .convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
+from .data import ImageFolderDataset
+from .fcmae import FCMAE
 from .layers import GRN, LayerNorm2d
 from .optim import LayerDecayOptimWrapperConstructor
+from .pretrain_hooks import (
+    LossCurveHook,
+    NonFiniteLossHook,
+    ReconstructionHook,
+    SkippedImagesHook,
+)
 from .resume import ExactResumeHook
 
 __all__ = [
@@ -16,7 +24,13 @@ __all__ = [
     'ConvNeXtBlock',
     'ConvNeXtV2',
     'ExactResumeHook',
+    'FCMAE',
     'GRN',
+    'ImageFolderDataset',
     'LayerDecayOptimWrapperConstructor',
     'LayerNorm2d',
+    'LossCurveHook',
+    'NonFiniteLossHook',
+    'ReconstructionHook',
+    'SkippedImagesHook',
 ]

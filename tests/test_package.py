@@ -10,7 +10,15 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / 'mmconvnext'
 # module: modules of the package that it may import
 ALLOWED = {
-    '__init__': {'convnext', 'layers', 'optim', 'resume'},
+    '__init__': {
+        'convnext',
+        'data',
+        'fcmae',
+        'layers',
+        'optim',
+        'pretrain_hooks',
+        'resume',
+    },
     'registry': set(),
     'archs': set(),
     'sources': set(),
@@ -21,6 +29,16 @@ ALLOWED = {
     'ops': set(),
     'layers': {'ops'},
     'convnext': {'archs', 'checkpoint', 'layers', 'ops', 'registry', 'pages'},
+    'fcmae': {'checkpoint', 'convnext', 'pages', 'registry'},
+    'data': {'registry'},
+    'reconstruction': {'data'},
+    'pretrain_hooks': {
+        'data',
+        'pictures',
+        'reconstruction',
+        'registry',
+        'weights_io',
+    },
     'optim': {'registry'},
     'resume': {'registry'},
     'launch': {'checkpoint', 'mmcv_ops'},

@@ -167,6 +167,8 @@ def configure(args: argparse.Namespace) -> Config:
     cfg = launch.load_config(args)
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'checkpoint not found: {args.checkpoint}')
+    if 'test_dataloader' not in cfg:
+        raise ValueError(f'{args.config} has no test data: pre-training?')
     cfg.load_from = args.checkpoint
     if args.protocol:
         use_protocol(cfg, args.protocol)

@@ -5,6 +5,7 @@ Importing the package registers everything under the scope ``mmconvnext``.
 
 __version__ = '0.1.0'
 
+from .collapse import FeatureCollapseHook
 from .convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
 from .layers import GRN, LayerNorm2d
 from .optim import LayerDecayOptimWrapperConstructor
@@ -16,6 +17,7 @@ __all__ = [
     'ConvNeXtBlock',
     'ConvNeXtV2',
     'ExactResumeHook',
+    'FeatureCollapseHook',
     'GRN',
     'LayerDecayOptimWrapperConstructor',
     'LayerNorm2d',

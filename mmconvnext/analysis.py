@@ -20,6 +20,7 @@ from typing import (
     NamedTuple,
     Optional,
     Sequence,
+    Tuple,
 )
 
 import torch
@@ -74,13 +75,8 @@ def measure(x: Tensor) -> Measures:
         The distance is NaN for an image without a live channel, saturated
         for one position, and all are NaN where x is not finite.
     """
-    x = x.flatten(1, 2)
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    norm = torch.linalg.vector_norm(x, dim=1)
-    mean_norm = norm.mean(1, keepdim=True)
-    live = norm > DEAD * mean_norm
-    flat = live & (_cosine_to_constant(x, norm) >= 1 - SATURATED**2)
-    known = torch.where(mean_norm.isfinite(), 1.0, math.nan)[:, 0]
+    x, norm, live, flat = _channels(x)
+    known = torch.where(norm.sum(1).isfinite(), 1.0, math.nan)
     several = 1.0 if x.size(1) > 1 else math.nan
     return Measures(
         _distance(x, norm, live),
@@ -89,15 +85,26 @@ def measure(x: Tensor) -> Measures:
     )
 
 
+def dead_and_saturated(x: Tensor) -> Tuple[Tensor, Tensor]:
+    """Say of each channel of ``(N, H, W, C)`` what it is, ``(N, C)``."""
+    _, _, live, flat = _channels(x)
+    return ~live, flat
+
+
+def _channels(x: Tensor) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    x = x.flatten(1, 2)
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    norm = torch.linalg.vector_norm(x, dim=1)
+    live = norm > DEAD * norm.mean(1, keepdim=True)
+    # The squared cosine to a constant is 1 - variance / mean square.
+    cosine = x.mean(1).square() * x.size(1) / norm.square()
+    return x, norm, live, live & (cosine >= 1 - SATURATED**2)
+
+
 def _distance(x: Tensor, norm: Tensor, live: Tensor) -> Tensor:
     weights = torch.where(live, 1 / norm, torch.zeros_like(norm))
     mean = (x @ weights[..., None])[..., 0] / live.sum(1, keepdim=True)
     return ((1 - mean.square().sum(1)) / 2).clamp(min=0)
-
-
-def _cosine_to_constant(x: Tensor, norm: Tensor) -> Tensor:
-    """Square of it: 1 minus the variance over the mean square."""
-    return x.mean(1).square() * x.size(1) / norm.square()
 
 
 def class_selectivity(means: Tensor) -> Tensor:

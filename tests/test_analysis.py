@@ -136,11 +136,11 @@ def test_what_has_no_meaning_is_nan() -> None:
 
 
 def test_streaming_equals_all_at_once_in_any_order() -> None:
-    x = maps(12, 6, 5, 9)
+    x = maps(99, 6, 5, 9)
     x[3, ..., :4] = 0
-    labels = ['cat', 'dog', 'cow'] * 4
+    labels = ['cat', 'dog', 'cow'] * 33
     whole = measure(x)
-    orders = [range(12), torch.randperm(12).tolist()]
+    orders = [range(99), torch.randperm(99).tolist()]
     summaries, selectivities = [], []
     for order in orders:
         statistics = LayerStatistics()
@@ -389,6 +389,24 @@ def test_hook_measures_what_the_block_saw(tmp_path: Path) -> None:
     tag = 'feature_distance/backbone.stages.2.1'
     assert found[tag] == pytest.approx(expected, rel=1e-6)
     assert 'feature_distance/backbone.stages.2.0' not in found
+
+
+def test_hook_measures_the_first_forward(tmp_path: Path) -> None:
+    class Twice(Trained):
+        def forward(self, inputs: Tensor, mode: str = 'tensor') -> dict:
+            loss = super().forward(inputs, mode)['loss']
+            same = [image * 0 for image in inputs]
+            return dict(loss=loss + super().forward(same, mode)['loss'])
+
+    found = []
+    for name, kind in (('once', Trained), ('twice', Twice)):
+        torch.manual_seed(0)
+        model = kind(False)
+        folder = tmp_path / name
+        train(folder, [dict(HOOK, interval=1, layers=['*.0.0'])], model)
+        found.append(scalars(folder)[1])
+    tag = 'feature_distance/backbone.stages.0.0'
+    assert found[0][tag] == found[1][tag]
 
 
 def test_hook_is_absent_on_other_iterations(

@@ -5,6 +5,7 @@ Importing the package registers everything under the scope ``mmconvnext``.
 
 __version__ = '0.1.0'
 
+from .collapse import FeatureCollapseHook
 from .convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
 from .data import ImageFolderDataset
 from .fcmae import FCMAE
@@ -25,6 +26,7 @@ __all__ = [
     'ConvNeXtV2',
     'ExactResumeHook',
     'FCMAE',
+    'FeatureCollapseHook',
     'GRN',
     'ImageFolderDataset',
     'LayerDecayOptimWrapperConstructor',

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -13,31 +12,11 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 from PIL import Image
 
+from .pictures import find_images
 from .registry import DATASETS, TRANSFORMS
 
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 # What Pillow raises for a damaged file.
 DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
-
-
-def find_images(folder: Union[str, Path]) -> List[str]:
-    """List the image files at or below ``folder``, sorted.
-
-    Raises:
-        FileNotFoundError: when the folder is missing or has none.
-    """
-    found = sorted(
-        os.path.join(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(EXTENSIONS)
-    )
-    if not found:
-        raise FileNotFoundError(
-            f'no image at or below {folder} (looked for '
-            f'{", ".join(EXTENSIONS)})'
-        )
-    return found
 
 
 def read_skipped(path: Optional[str]) -> List[str]:
@@ -48,7 +27,7 @@ def read_skipped(path: Optional[str]) -> List[str]:
     return sorted({line.split('\t')[0] for line in lines})
 
 
-class DamagedImageError(Exception):
+class DamagedImageError(ValueError):
     """An image file that cannot be read."""
 
 
@@ -90,7 +69,7 @@ class ImageFolderDataset(BaseDataset):
     def load_data_list(self) -> List[dict]:
         """List the files; nothing is opened."""
         folder = self.data_prefix['img_path'] or self.data_root
-        return [dict(img_path=path) for path in find_images(folder)]
+        return [dict(img_path=str(path)) for path in find_images(folder)]
 
     def __getitem__(self, idx: int) -> dict:
         """Return the pipeline's result for image ``idx``, or the next.

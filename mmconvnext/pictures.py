@@ -1,17 +1,34 @@
-"""Pictures of data and predictions: an image beside itself with labels."""
+"""Pictures of data and predictions, side by side."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, List, Mapping, NamedTuple, Optional, Sequence
 
 import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS
 
-GAP = 8  # white pixels between the two
+from .scores import Score
+
+GAP = 8  # white pixels between two panels
+CAPTION = 24  # pixels of the strip above them
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+
+
+class Drawn(NamedTuple):
+    """What was drawn of an image.
+
+    ``panels`` are RGB pictures of one height by their caption, left to
+    right; ``score`` compares with a label where there is one; ``legend``
+    has the RGB colours of what the panels do not name.
+    """
+
+    panels: Mapping[str, np.ndarray]
+    score: Optional[Score] = None
+    legend: Mapping[str, Sequence[int]] = {}
 
 
 class Painter:
@@ -41,9 +58,93 @@ class Painter:
         Returns:
             RGB, ``(H, 2 W + GAP, 3)``.
         """
+        return side_by_side([image, self.panel(image, sample, **options)])
+
+    def panel(self, image: np.ndarray, sample: Any, **options) -> np.ndarray:
+        """Draw what ``sample`` holds on an image: :meth:`draw`, one panel."""
         self.visualizer.add_datasample('picture', image, sample, **options)
-        gap = np.full((image.shape[0], GAP, 3), 255, np.uint8)
-        return np.hstack([image, gap, self.visualizer.get_image()])
+        return self.visualizer.get_image()
+
+
+def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Join RGB pictures of one height, left to right."""
+    gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)
+    row = [part for panel in panels for part in (gap, panel)]
+    return np.hstack(row[1:])
+
+
+def captioned(drawn: Drawn) -> np.ndarray:
+    """Join panels, each below its caption, the legend below them."""
+    row = side_by_side([_below(*item) for item in drawn.panels.items()])
+    return np.vstack([row, _legend(drawn.legend, row.shape[1])])
+
+
+def _below(caption: str, picture: np.ndarray) -> np.ndarray:
+    strip = np.full((CAPTION, picture.shape[1], 3), 255, np.uint8)
+    _write(strip, caption, 2, CAPTION - 7)
+    return np.vstack([strip, picture])
+
+
+def _legend(colours: Mapping[str, Sequence[int]], width: int) -> np.ndarray:
+    """Draw names beside their colours in as many rows as they take."""
+    places, x, y = {}, 2, 0
+    for name in colours:
+        length = CAPTION + 12 + _text_width(name)
+        if places and x + length > width:
+            x, y = 2, y + CAPTION
+        places[name] = x, y
+        x += length
+    height = y + CAPTION if places else 0
+    strip = np.full((height, width, 3), 255, np.uint8)
+    for name, (x, y) in places.items():
+        strip[y + 5 : y + CAPTION - 3, x : x + CAPTION - 8] = colours[name]
+        _write(strip, name, x + CAPTION - 4, y + CAPTION - 7)
+    return strip
+
+
+FONT, FONT_SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.55
+
+
+def _text_width(text: str) -> int:
+    return cv2.getTextSize(text, FONT, FONT_SIZE, 1)[0][0]
+
+
+def _write(image: np.ndarray, text: str, x: int, y: int) -> None:
+    black = (0, 0, 0)
+    cv2.putText(image, text, (x, y), FONT, FONT_SIZE, black, 1, cv2.LINE_AA)
+
+
+def find_images(path: str) -> List[Path]:
+    """List the image files at or below ``path``, sorted; links are followed.
+
+    Raises:
+        FileNotFoundError: when there is none.
+    """
+    if Path(path).is_file():
+        return [Path(path)]
+    found = sorted(
+        Path(folder, name)
+        for folder, _, names in os.walk(path, followlinks=True)
+        for name in names
+        if name.lower().endswith(EXTENSIONS)
+    )
+    if not found:
+        raise FileNotFoundError(
+            f'no image at {path} (looked for {", ".join(EXTENSIONS)})'
+        )
+    return found
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read a file as RGB, ``(H, W, 3)``.
+
+    Raises:
+        ValueError: when it is no readable image.
+    """
+    image = cv2.imread(str(path))
+    if image is None:
+        raise ValueError('not a readable image')
+    return np.ascontiguousarray(image[..., ::-1])
 
 
 def write_image(image: np.ndarray, path: Path) -> None:
@@ -56,4 +157,12 @@ def write_image(image: np.ndarray, path: Path) -> None:
     partial = path.with_name(f'.{path.name}')
     if not cv2.imwrite(str(partial), image[..., ::-1]):
         raise OSError(f'cannot write {path}')
+    os.replace(partial, path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Write a text file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'.{path.name}')
+    partial.write_text(text)
     os.replace(partial, path)

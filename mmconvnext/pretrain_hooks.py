@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from .data import DamagedImageError, read_skipped
-from .pictures import write_image
+from .pictures import captioned, write_image
 from .reconstruction import draw_losses, panels, read_image, read_losses
 from .registry import HOOKS
 from .weights_io import write
@@ -146,7 +146,7 @@ class ReconstructionHook(Hook):
             return
         model = unwrapped(runner)
         rows = [
-            panels(model, image, seed)
+            captioned(panels(model, image, seed))
             for seed, image in enumerate(self._images(runner, model))
         ]
         width = max(row.shape[1] for row in rows)

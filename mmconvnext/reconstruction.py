@@ -7,16 +7,14 @@ import os
 from pathlib import Path
 from typing import Dict, List, Tuple
 
-import cv2
 import numpy as np
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
 from .data import LoadImage, PackImage, resize
+from .pictures import Drawn
 
-GAP = 8  # white pixels between two pictures
-CAPTION = 36  # pixels below a row
 GREY = 128  # what hidden patches look like
 SHORT_SIDE = 224  # pixels, what images are resized to
 
@@ -51,45 +49,41 @@ def read_image(
 
 
 @torch.no_grad()
-def panels(model: BaseModel, image: Tensor, seed: int = 0) -> np.ndarray:
-    """Draw input, what is visible of it, the reconstruction, and both pasted.
+def panels(model: BaseModel, image: Tensor, seed: int = 0) -> Drawn:
+    """Draw input, what is visible of it, the prediction, and it filled in.
 
     Args:
         model: an FCMAE; its mode is kept, the random state too.
         image: RGB ``(3, H, W)`` uint8, H and W multiples of the patch size.
         seed: of the mask.
-
-    Returns:
-        RGB ``(H + CAPTION, 4 W + 3 GAP, 3)`` uint8.
     """
-    training = model.training
+    training, preprocessor = model.training, model.data_preprocessor
     model.eval()
-    pre = model.data_preprocessor
-    inputs = pre(dict(inputs=[image]))['inputs']
+    inputs = preprocessor(dict(inputs=[image]))['inputs']
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         mask = model.random_mask(inputs)
     filled = model(inputs, mode='predict', mask=mask)
     model.train(training)
-    pictures = [_to_rgb(x[0], pre) for x in (inputs, filled)]
+    whole, predicted = (_to_rgb(x[0], preprocessor) for x in (inputs, filled))
     times = model.patch_size
     hidden = mask[0].cpu().numpy().repeat(times, 0).repeat(times, 1)[..., None]
+    seen = np.where(hidden, np.uint8(GREY), whole)
     shown = {
-        'input': pictures[0],
-        f'visible, {mask.float().mean():.0%} hidden': np.where(
-            hidden, np.uint8(GREY), pictures[0]
-        ),
-        _caption(model): pictures[1],
-        'filled in': np.where(hidden, pictures[1], pictures[0]),
+        'input': whole,
+        f'{mask.float().mean():.0%} hidden': seen,
+        'prediction': predicted,
+        'filled in': np.where(hidden, predicted, whole),
     }
-    return _row(shown)
+    return Drawn(shown, legend={_legend(model): (GREY,) * 3})
 
 
-def _caption(model: BaseModel) -> str:
+def _legend(model: BaseModel) -> str:
     # Without it the noise in visible patches looks like a defect.
+    text = 'hidden (only these patches are trained to be predicted'
     if model.norm_pix_loss:
-        return "predicted, with the input's mean and contrast"
-    return 'predicted'
+        text += ", up to each patch's mean and contrast, here the input's"
+    return text + ')'
 
 
 def _to_rgb(image: Tensor, preprocessor: torch.nn.Module) -> np.ndarray:
@@ -97,31 +91,6 @@ def _to_rgb(image: Tensor, preprocessor: torch.nn.Module) -> np.ndarray:
         image = image * preprocessor.std + preprocessor.mean
     image = image.float().round().clamp(0, 255).byte()
     return image.permute(1, 2, 0).cpu().numpy()
-
-
-def _row(pictures: Dict[str, np.ndarray]) -> np.ndarray:
-    height = next(iter(pictures.values())).shape[0]
-    gap = np.full((height + CAPTION, GAP, 3), 255, np.uint8)
-    parts: List[np.ndarray] = []
-    for text, picture in pictures.items():
-        strip = np.full((CAPTION, picture.shape[1], 3), 255, np.uint8)
-        for place, line in enumerate(_wrap(text, picture.shape[1])):
-            at = (2, 13 + 15 * place)
-            font = cv2.FONT_HERSHEY_SIMPLEX
-            cv2.putText(strip, line, at, font, 0.4, (0,) * 3, 1, cv2.LINE_AA)
-        parts += [gap, np.vstack([picture, strip])]
-    return np.hstack(parts[1:])
-
-
-def _wrap(text: str, width: int) -> List[str]:
-    """Break a caption into two lines where one does not fit."""
-    if len(text) * 7 < width:
-        return [text]
-    words = text.split()
-    return [
-        ' '.join(words[: len(words) // 2]),
-        ' '.join(words[len(words) // 2 :]),
-    ]
 
 
 def read_losses(work_dir: str) -> Tuple[List[int], List[float]]:

@@ -14,9 +14,9 @@ from mmconvnext.data import (
     PackImage,
     RandomFlip,
     RandomResizedCrop,
-    find_images,
     read_skipped,
 )
+from mmconvnext.pictures import find_images
 
 PIPELINE = [LoadImage(), RandomResizedCrop(32), PackImage()]
 
@@ -54,7 +54,7 @@ def dataset(folder: Path, **kwargs) -> ImageFolderDataset:
 
 def test_finds_images_at_any_depth(folder: Path):
     names = [
-        Path(p).relative_to(folder).as_posix() for p in find_images(folder)
+        path.relative_to(folder).as_posix() for path in find_images(folder)
     ]
     assert names == ['4.jpg', 'a/1.jpg', 'a/2.JPEG', 'b/c/3.png', 'z.webp']
     assert len(dataset(folder)) == 5

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / 'mmconvnext'
 # module: modules of the package that it may import
 ALLOWED = {
     '__init__': {
+        'collapse',
         'convnext',
         'data',
         'fcmae',
@@ -30,8 +31,8 @@ ALLOWED = {
     'layers': {'ops'},
     'convnext': {'archs', 'checkpoint', 'layers', 'ops', 'registry', 'pages'},
     'fcmae': {'checkpoint', 'convnext', 'pages', 'registry'},
-    'data': {'registry'},
-    'reconstruction': {'data'},
+    'data': {'pictures', 'registry'},
+    'reconstruction': {'data', 'pictures'},
     'pretrain_hooks': {
         'data',
         'pictures',
@@ -44,7 +45,12 @@ ALLOWED = {
     'launch': {'checkpoint', 'mmcv_ops'},
     'mmcv_ops': set(),
     'pages': set(),
-    'pictures': set(),
+    'pictures': {'scores'},
+    'gallery': {'pictures'},
+    'scores': set(),
+    'analysis': {'layers'},
+    'collapse': {'analysis', 'registry'},
+    'report': {'analysis'},
 }
 FILES = sorted(PACKAGE.rglob('*.py'))
 

@@ -11,8 +11,6 @@ import torch
 
 from mmconvnext import FCMAE
 from mmconvnext.reconstruction import (
-    CAPTION,
-    GAP,
     GREY,
     draw_losses,
     panels,
@@ -34,19 +32,15 @@ def model() -> FCMAE:
     )
 
 
-def cut(picture: np.ndarray, height: int, width: int) -> list:
-    step = width + GAP
-    return [picture[:height, i * step : i * step + width] for i in range(4)]
-
-
 def test_panels_hide_and_paste(model: FCMAE):
     image = torch.randint(0, 255, (3, 96, 160), dtype=torch.uint8)
     state = torch.get_rng_state()
-    picture = panels(model.train(), image, seed=3)
+    drawn = panels(model.train(), image, seed=3)
     assert model.training
     assert torch.equal(torch.get_rng_state(), state)
-    assert picture.shape == (96 + CAPTION, 4 * 160 + 3 * GAP, 3)
-    whole, seen, filled, pasted = cut(picture, 96, 160)
+    captions = ['input', '60% hidden', 'prediction', 'filled in']
+    assert list(drawn.panels) == captions
+    whole, seen, filled, pasted = drawn.panels.values()
     assert np.array_equal(whole, image.permute(1, 2, 0).numpy())
     hidden = (seen == GREY).all(-1)
     # 15 patches, int(6.0) = 6 visible.
@@ -55,15 +49,16 @@ def test_panels_hide_and_paste(model: FCMAE):
     assert np.array_equal(pasted[~hidden], whole[~hidden])
     assert np.array_equal(pasted[hidden], filled[hidden])
     assert not np.array_equal(filled[hidden], whole[hidden])
-    # Captions are drawn.
-    assert (picture[96:] < 128).sum() > 200
+    assert list(drawn.legend.values()) == [(GREY,) * 3]
+    assert "here the input's" in list(drawn.legend)[0]
 
 
 def test_panels_of_a_seed_are_the_same(model: FCMAE):
     image = torch.randint(0, 255, (3, 96, 96), dtype=torch.uint8)
     same = [panels(model, image, seed) for seed in (0, 0, 1)]
-    assert np.array_equal(same[0], same[1])
-    assert not np.array_equal(same[0], same[2])
+    first, again, other = (drawn.panels['filled in'] for drawn in same)
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
 
 
 def test_predictions_are_unnormalised(model: FCMAE):
@@ -72,8 +67,7 @@ def test_predictions_are_unnormalised(model: FCMAE):
     model.data_preprocessor.mean.fill_(110.0)
     model.data_preprocessor.std.fill_(55.0)
     image = torch.full((3, 96, 96), 77, dtype=torch.uint8)
-    picture = panels(model, image)
-    filled = cut(picture, 96, 96)[2]
+    filled = panels(model, image).panels['prediction']
     assert np.abs(filled.astype(int) - 77).max() <= 1
 
 

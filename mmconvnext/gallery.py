@@ -1,0 +1,237 @@
+"""One HTML page with all pictures of a folder in it; it needs no network."""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+import cv2
+import numpy as np
+from jinja2 import Environment
+
+from .pictures import Drawn, Score, side_by_side
+
+WIDTH = 960  # pixels of all panels of a row together
+QUALITY = 70  # of WebP: 500 rows are some 20 MB
+
+
+class Entry(NamedTuple):
+    """A row of the page.
+
+    ``captions`` are those of the panels; ``thumbnail`` is a WebP file, empty
+    where none was asked for, of ``size`` (width, height).
+    """
+
+    name: str
+    captions: Sequence[str]
+    score: Optional[Score]
+    thumbnail: bytes
+    size: Sequence[int]
+
+
+def entry(name: str, drawn: Drawn, thumbnail: bool = True) -> Entry:
+    """Keep of a drawn image what the page needs; the rest may go."""
+    data, size = b'', (0, 0)
+    if thumbnail:
+        data, size = _shrink(list(drawn.panels.values()))
+    return Entry(name, list(drawn.panels), drawn.score, data, size)
+
+
+def _shrink(panels: List[np.ndarray]) -> tuple:
+    row = side_by_side(panels)
+    scale = min(1, WIDTH / row.shape[1])
+    size = [
+        max(1, round(side * scale)) for side in (row.shape[1], row.shape[0])
+    ]
+    row = cv2.resize(row, size, interpolation=cv2.INTER_AREA)
+    options = [cv2.IMWRITE_WEBP_QUALITY, QUALITY]
+    _, data = cv2.imencode('.webp', row[..., ::-1], options)
+    return data.tobytes(), size
+
+
+def first_mean(score: Score) -> float:
+    """Return the number that images are ordered by."""
+    return next(iter(score.means.values()))
+
+
+def worst_first(entries: Sequence[Entry]) -> List[Entry]:
+    """Order by score, lowest first; without one to the end, by name."""
+
+    def rank(item: Entry) -> tuple:
+        value = first_mean(item.score) if item.score else math.nan
+        unknown = math.isnan(value)
+        return unknown, 0.0 if unknown else value, item.name
+
+    return sorted(entries, key=rank)
+
+
+def page(
+    title: str,
+    entries: Sequence[Entry],
+    total: Optional[Score] = None,
+    colours: Mapping[str, Sequence[int]] = {},
+    rule: str = '',
+    failures: Sequence[str] = (),
+) -> str:
+    """Write the page.
+
+    Args:
+        title: of the page.
+        entries: rows in their order; the reader can choose another.
+        total: of the whole folder, None without labels.
+        colours: RGB by class.
+        rule: what an image's score is.
+        failures: lines about images that are not here.
+    """
+    environment = Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters['number'] = _number
+    environment.filters['base64'] = lambda data: base64.b64encode(
+        data
+    ).decode()
+    return environment.from_string(TEMPLATE).render(
+        title=title,
+        entries=entries,
+        total=total,
+        colours=colours,
+        rule=rule,
+        failures=failures,
+        first_mean=first_mean,
+        class_column=_class_column,
+        width=WIDTH,
+    )
+
+
+def _number(value: float) -> str:
+    return '–' if math.isnan(value) else f'{value:.1f}'
+
+
+def _class_column(item: Entry) -> str:
+    """List the first column by class, for the page's own sorting."""
+    rows: List[Dict[str, float]] = list(item.score.classes.values())
+    return ' '.join(f'{next(iter(row.values())):.2f}' for row in rows)
+
+
+TEMPLATE = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{{ title }}</title>
+<style>
+body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a;
+  max-width: {{ width }}px; margin: 1.5rem auto; padding: 0 1rem; }
+h1 { font-size: 1.3rem; overflow-wrap: anywhere; }
+table { border-collapse: collapse; margin: 1rem 0; }
+th, td { padding: .2rem .9rem .2rem 0; text-align: right;
+  border-bottom: 1px solid #ddd; font-variant-numeric: tabular-nums; }
+th:first-child, td:first-child { text-align: left; }
+tfoot td { font-weight: 600; border-bottom: 0; }
+.bar { width: 160px; text-align: left; }
+.bar i { display: block; height: .7em; background: #0072b2; }
+article { margin: 1.2rem 0; content-visibility: auto;
+  contain-intrinsic-size: auto 300px; }
+article img { display: block; width: 100%; height: auto; }
+.head, .captions { display: flex; justify-content: space-between;
+  gap: 1rem; }
+.head b { overflow-wrap: anywhere; }
+.captions span { flex: 1; color: #555; font-size: .85rem; }
+.swatch { display: inline-block; width: .9em; height: .9em;
+  margin-right: .5em; outline: 1px solid #999; vertical-align: -.1em; }
+.note { color: #555; }
+.failed { color: #a33c00; overflow-wrap: anywhere; }
+</style>
+</head>
+<body>
+<h1>{{ title }}</h1>
+<p class="note">{{ entries|length }} images. The pictures here are shrunk to
+{{ width }} pixels across all panels; the whole ones lie beside this page as
+NAME.png, and open with a click while they do. This page needs no network.</p>
+{% if failures %}
+<p class="failed">{{ failures|length }} not drawn:</p>
+<ul class="failed">
+{% for line in failures %}
+<li>{{ line }}</li>
+{% endfor %}
+</ul>
+{% endif %}
+{% if total %}
+<table>
+<thead><tr><th>class</th>
+{% for column in total.means %}
+<th>{{ column }} (%)</th>
+{% endfor %}
+<th class="bar">{{ (total.means|list)[0] }}</th></tr></thead>
+<tbody>
+{% for name, row in total.classes.items() %}
+<tr><td><i class="swatch" style="background: \
+rgb({{ colours[name]|join(', ') }})"></i>{{ name }}</td>
+{% for value in row.values() %}
+<td>{{ value|number }}</td>
+{% endfor %}
+{% set first = (row.values()|list)[0] %}
+<td class="bar">{% if first == first %}<i style="width: \
+{{ '%.1f'|format(first) }}%"></i>{% endif %}</td></tr>
+{% endfor %}
+</tbody>
+<tfoot><tr><td>mean</td>
+{% for value in total.means.values() %}
+<td>{{ value|number }}</td>
+{% endfor %}
+<td></td></tr></tfoot>
+</table>
+<p class="note">Over all images together. –: the class is in no label here.
+An image's score: {{ rule }}.</p>
+<p><label>Order <select id="order">
+<option value="worst">worst first</option>
+<option value="best">best first</option>
+<option value="name">by name</option>
+{% for name in total.classes %}
+<option value="{{ loop.index0 }}">worst {{ name }} first</option>
+{% endfor %}
+</select></label></p>
+{% endif %}
+<main>
+{% for item in entries %}
+<article data-name="{{ item.name }}"\
+{% if item.score %} data-score="{{ first_mean(item.score) }}" \
+data-classes="{{ class_column(item) }}"{% endif %}>
+<div class="head"><b>{{ item.name }}</b>\
+{% if item.score %}<span>\
+{% for column, value in item.score.means.items() %}\
+{{ column }} {{ value|number }}{{ '' if loop.last else ', ' }}\
+{% endfor %}</span>{% endif %}</div>
+<div class="captions">\
+{% for caption in item.captions %}<span>{{ caption }}</span>{% endfor %}</div>
+<a href="{{ item.name|urlencode }}.png"><img loading="lazy" decoding="async"
+ width="{{ item.size[0] }}" height="{{ item.size[1] }}" alt="{{ item.name }}"
+ src="data:image/webp;base64,{{ item.thumbnail|base64 }}"></a>
+</article>
+{% endfor %}
+</main>
+{% if total %}
+<script>
+const rows = [...document.querySelectorAll('article')];
+const score = row => parseFloat(row.dataset.score);
+const ofClass = i => row => parseFloat(row.dataset.classes.split(' ')[i]);
+const byName = (a, b) => a.dataset.name < b.dataset.name ? -1 : 1;
+const by = value => (a, b) => {
+  const [x, y] = [value(a), value(b)];
+  return (isNaN(x) - isNaN(y)) || (x - y) || byName(a, b);
+};
+const keys = { worst: by(score), best: by(row => -score(row)), name: byName };
+document.getElementById('order').addEventListener('change', event => {
+  const i = event.target.value;
+  const key = keys[i] || by(ofClass(+i));
+  document.querySelector('main').append(...rows.sort(key));
+});
+</script>
+{% endif %}
+</body>
+</html>
+"""

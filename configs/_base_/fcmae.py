@@ -1,5 +1,6 @@
 # FCMAE pre-training (arXiv 2301.00808, section 3, table 8 and appendix A.1):
 # model, images of any folder, the published recipe.
+_base_ = './runtime.py'
 default_scope = 'mmengine'
 arch = 'atto'
 mean, std = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -75,28 +76,9 @@ param_scheduler = [
 ]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs)
 
-env_cfg = dict(
-    cudnn_benchmark=True,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
-randomness = dict(seed=0)
-visualizer = dict(
-    type='Visualizer',
-    vis_backends=[dict(type='LocalVisBackend')],
-    name='visualizer',
-)
+visualizer = dict(type='Visualizer')
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
-log_level = 'INFO'
-load_from = None
-resume = False
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', interval=20, max_keep_ckpts=2),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-)
+default_hooks = dict(checkpoint=dict(interval=20))
 custom_hooks = [
     dict(type='mmconvnext.ExactResumeHook'),
     dict(type='mmconvnext.NonFiniteLossHook'),

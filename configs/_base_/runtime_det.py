@@ -1,36 +1,15 @@
 # What every detection config shares: hosts' scope, hooks, AdamW with
 # layer-wise decay in bfloat16, the 3x schedule.
+_base_ = './runtime.py'
 default_scope = 'mmdet'
-env_cfg = dict(
-    cudnn_benchmark=False,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
-randomness = dict(seed=0)
-visualizer = dict(
-    type='DetLocalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')],
-    name='visualizer',
-)
+env_cfg = dict(cudnn_benchmark=False)
+visualizer = dict(type='DetLocalVisualizer')
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
-log_level = 'INFO'
-load_from = None
-resume = False
 
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='CheckpointHook',
-        interval=1,
-        max_keep_ckpts=2,
-        save_best='coco/segm_mAP',
-    ),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
+    checkpoint=dict(interval=1, save_best='coco/segm_mAP'),
     visualization=dict(type='DetVisualizationHook'),
 )
-custom_hooks = [dict(type='mmconvnext.ExactResumeHook')]
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',

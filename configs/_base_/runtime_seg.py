@@ -1,37 +1,15 @@
 # What every segmentation config shares: hosts' scope, hooks, AdamW with
 # layer-wise decay in bfloat16, the 160k schedule.
+_base_ = './runtime.py'
 default_scope = 'mmseg'
-env_cfg = dict(
-    cudnn_benchmark=True,
-    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
-    dist_cfg=dict(backend='nccl'),
-)
-randomness = dict(seed=0)
-visualizer = dict(
-    type='SegLocalVisualizer',
-    vis_backends=[dict(type='LocalVisBackend')],
-    name='visualizer',
-)
+visualizer = dict(type='SegLocalVisualizer')
 log_processor = dict(by_epoch=False)
-log_level = 'INFO'
-load_from = None
-resume = False
 
 default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(
-        type='CheckpointHook',
-        by_epoch=False,
-        interval=16000,
-        max_keep_ckpts=2,
-        save_best='mIoU',
-    ),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
+    logger=dict(log_metric_by_epoch=False),
+    checkpoint=dict(by_epoch=False, interval=16000, save_best='mIoU'),
     visualization=dict(type='SegVisualizationHook'),
 )
-custom_hooks = [dict(type='mmconvnext.ExactResumeHook')]
 
 optim_wrapper = dict(
     type='AmpOptimWrapper',

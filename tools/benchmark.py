@@ -2,6 +2,7 @@
 
     python tools/benchmark.py operators   # stand-in against compiled mmcv
     python tools/benchmark.py detector    # Mask R-CNN steps with either
+    python tools/benchmark.py fcmae       # visible patches against dense maps
 
 Each repeat runs both sides one after the other on the same input; printed
 are medians and the median of the ratios. ``operators`` and ``detector`` need
@@ -22,11 +23,14 @@ from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
 import torch
+import torch.nn.functional as F
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
-from mmconvnext import launch, mmcv_ops
+from mmconvnext import FCMAE, ConvNeXtBlock, launch, mmcv_ops, ops
+from mmconvnext.fcmae import to_patches
+from mmconvnext.layers import to_nchw, to_nhwc
 
 ROOT = Path(__file__).resolve().parents[1]
 Row = Dict[str, object]
@@ -231,7 +235,135 @@ def detector_rows(repeats: int) -> Iterator[Row]:
         yield pair(f'Mask R-CNN atto {name}', run, ours, repeats)
 
 
+class MaskedDense(torch.nn.Module):
+    """An FCMAE's training step on dense maps times the mask.
+
+    The way of the authors' JAX code and of every port without a sparse
+    library, from the same operators and parameters.
+    """
+
+    def __init__(self, model: FCMAE) -> None:
+        super().__init__()
+        self.model = model
+
+    def encode(self, images: Tensor, mask: Tensor) -> Tensor:
+        backbone, x = self.model.backbone, images
+        for down, stage in zip(backbone.downsample_layers, backbone.stages):
+            x = down(x)
+            times = x.size(2) // mask.size(1)
+            seen = (~mask).repeat_interleave(times, 1)
+            seen = seen.repeat_interleave(times, 2)[..., None].to(x.dtype)
+            x = x * to_nchw(seen)
+            for block in stage:
+                x = self.block(block, x, seen)
+        return backbone.norm3(x)
+
+    def block(self, block: ConvNeXtBlock, x: Tensor, seen: Tensor) -> Tensor:
+        norm = (block.norm.weight, block.norm.bias)
+        y = ops.layer_norm(to_nhwc(block.dwconv(x)), norm, block.norm.eps)
+        y = F.gelu(block.pwconv1(y))
+        y = block.pwconv2(ops.grn(y * seen, block.grn.affine))
+        return to_nchw((to_nhwc(x) + y) * seen)
+
+    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
+        model = self.model
+        x = model.proj(self.encode(images, mask))
+        x = torch.where(mask[:, None], model.mask_token.to(x.dtype), x)
+        pred = to_nhwc(model.pred(model.decoder(x)))
+        target = to_patches(images)
+        variance, mean = torch.var_mean(target, dim=-1, keepdim=True)
+        target = (target - mean) / (variance + 1e-6).sqrt()
+        loss = (pred - target).pow(2).mean(-1)
+        return (loss * mask).sum() / mask.sum()
+
+
+# processor: archs, batch sizes, dtype, the least ratio of dense to visible
+FCMAE_CASES = {
+    'cpu': ((('atto', 8, 1.7), ('tiny', 8, 2.2)), torch.float32),
+    'cuda': (
+        tuple((a, n, 2.0) for a in ('tiny', 'base') for n in (64, 256)),
+        torch.bfloat16,
+    ),
+}
+
+
+def saved_bytes(model: torch.nn.Module, run: Callable[[], Tensor]) -> int:
+    """Bytes that a forward pass keeps for its gradients, parameters aside."""
+    owned = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: Dict[int, int] = {}
+    alive: List[Tensor] = []  # else a place in memory could be counted twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        alive.append(tensor)
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        run()
+    return sum(size for at, size in kept.items() if at not in owned)
+
+
+def fcmae_rows(repeats: int) -> Iterator[Row]:
+    """Training steps at 224 x 224, mask .6: dense maps, visible patches."""
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    cases, dtype = FCMAE_CASES[device]
+    for arch, batch, target in cases:
+        backbone = dict(type='mmconvnext.ConvNeXtV2', arch=arch)
+        model = FCMAE(backbone).to(device)
+        for name, param in model.named_parameters():
+            if '.grn.' in name:
+                torch.nn.init.normal_(param, std=0.1)
+        images = torch.randn(batch, 3, 224, 224, device=device)
+        mask = model.random_mask(images)
+        dense = MaskedDense(model)
+
+        def loss(visible: bool) -> Tensor:
+            with torch.autocast(device, dtype, dtype != torch.float32):
+                if visible:
+                    return model(images, mask=mask)['loss']
+                return dense(images, mask)
+
+        def step(visible: bool) -> None:
+            model.zero_grad()
+            loss(visible).backward()
+            if device == 'cuda':
+                torch.cuda.synchronize()
+
+        def gradients(visible: bool) -> List[Tensor]:
+            step(visible)
+            return [p.grad.clone() for p in model.parameters()]
+
+        check_gradients(gradients(False), gradients(True), dtype)
+        title = f'FCMAE {arch} batch {batch} {str(dtype)[6:]}'
+        row = pair(title, lambda: step(False), lambda: step(True), repeats)
+        yield {**row, 'target': f'ratio <= {1 / target:.2f}'}
+        kept = [
+            saved_bytes(model, lambda v=v: loss(v)) / 1e6
+            for v in (False, True)
+        ]
+        yield dict(
+            name=f'{title}, MB kept for gradients',
+            reference_mb=round(kept[0]),
+            ours_mb=round(kept[1]),
+            ratio=round(kept[1] / kept[0], 2),
+            target='ratio < 0.50',
+        )
+
+
+def check_gradients(
+    expected: List[Tensor], found: List[Tensor], dtype: torch.dtype
+) -> None:
+    """Raise where the two sides do not compute the same."""
+    limit = 1e-3 if dtype == torch.float32 else 0.1
+    for a, b in zip(expected, found):
+        error = float((a - b).norm() / a.norm().clamp(min=1e-12))
+        if error > limit:
+            raise ValueError(f'gradients differ by {error:.1e}: not timed')
+
+
 MODES: Dict[str, Callable[[int], Iterator[Row]]] = {
+    'fcmae': fcmae_rows,
     'operators': operator_rows,
     'detector': detector_rows,
 }

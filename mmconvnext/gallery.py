@@ -140,6 +140,7 @@ article img { display: block; width: 100%; height: auto; }
 .head, .captions { display: flex; justify-content: space-between;
   gap: 1rem; }
 .head b { overflow-wrap: anywhere; }
+.captions { gap: .35rem; }
 .captions span { flex: 1; color: #555; font-size: .85rem; }
 .swatch { display: inline-block; width: .9em; height: .9em;
   margin-right: .5em; outline: 1px solid #999; vertical-align: -.1em; }

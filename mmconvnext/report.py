@@ -124,13 +124,13 @@ def plot_channels(curves: Sequence[Curve], where: str, images: int) -> Figure:
     )
     rows[0].set_ylim(0, min(100, max(5, 1.05 * top)))
     handles, labels = rows[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside upper right', ncols=2)
+    figure.legend(handles, labels, loc='outside lower right', ncols=2)
     figure.suptitle(
         f'Dead and saturated channels of {WHERE[where]}, mean of {images} '
         f'images',
         fontsize=11,
     )
-    figure.supxlabel('block (stage.block), from input to output', fontsize=10)
+    rows[-1].set_xlabel('block (stage.block), from input to output')
     return figure
 
 

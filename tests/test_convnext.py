@@ -8,7 +8,6 @@ from conftest import import_zoo
 from torch import nn
 
 from mmconvnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
-from mmconvnext.layers import to_nchw, to_nhwc
 
 VERSIONS = {1: ConvNeXt, 2: ConvNeXtV2}
 # C = 40 and 8 are not multiples of the usual tiles; depths differ by stage.
@@ -450,9 +449,3 @@ def test_outputs_equal_transformers(version: int, arch: str) -> None:
     )
     x = torch.randn(2, 3, 75, 134)
     assert_close_relative(list(model(x)), list(other(x).feature_maps))
-
-
-def test_layout_views_are_inverse() -> None:
-    x = torch.randn(2, 3, 4, 5)
-    assert to_nchw(to_nhwc(x)).data_ptr() == x.data_ptr()
-    torch.testing.assert_close(to_nchw(to_nhwc(x)), x, rtol=0, atol=0)

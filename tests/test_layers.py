@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mmconvnext import GRN
-from mmconvnext.layers import LayerNorm2d
+from mmconvnext.layers import LayerNorm2d, to_nchw, to_nhwc
 
 
 def test_layer_norm_2d_is_over_the_channels() -> None:
@@ -61,3 +61,9 @@ def test_grn_gradient_of_a_dead_channel_is_finite() -> None:
     x.requires_grad_()
     grn(x).sum().backward()
     assert x.grad.isfinite().all()
+
+
+def test_layout_views_are_inverse() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    assert to_nchw(to_nhwc(x)).data_ptr() == x.data_ptr()
+    torch.testing.assert_close(to_nchw(to_nhwc(x)), x, rtol=0, atol=0)

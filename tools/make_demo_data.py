@@ -191,10 +191,6 @@ def glow(x: Array, y: Array, phase: float) -> Array:
     return np.clip(1 - 1.4 * np.hypot(x, y), 0, 1)
 
 
-def plain(x: Array, y: Array, phase: float) -> Array:
-    return np.zeros_like(x)
-
-
 GROUNDS: Dict[str, Ground] = {
     'grass': Ground((88, 160, 60), (52, 190, 70), (36, 150, 190), grass),
     'sand': Ground((226, 200, 140), (15, 120, 150), (20, 70, 245), sand),

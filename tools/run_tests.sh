@@ -31,15 +31,17 @@ fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
-    if ! is_done .venv-zoo zoo requirements/optional.txt; then
+    if ! is_done .venv-zoo zoo requirements/zoo.txt; then
         [ -x .venv-zoo/bin/python ] || new_venv .venv-zoo
         say 'Installing the model libraries into .venv-zoo'
         SITE='import site; print(site.getsitepackages()[0])'
         # On top of .venv, not a second copy of torch.
         "$PY" -c "$SITE" >"$(.venv-zoo/bin/python -c "$SITE")/hosts.pth"
-        .venv-zoo/bin/python -m pip install --quiet --no-deps \
+        .venv-zoo/bin/python -m pip install --quiet \
             -r requirements/optional.txt
-        mark_done .venv-zoo zoo requirements/optional.txt
+        .venv-zoo/bin/python -m pip install --quiet --no-deps \
+            -r requirements/zoo.txt
+        mark_done .venv-zoo zoo requirements/zoo.txt
     fi
     say 'Tests against the model libraries'
     mapfile -t ZOO < <(grep -l import_zoo tests/test_*.py)

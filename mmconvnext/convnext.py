@@ -24,10 +24,11 @@ from torch.utils.checkpoint import checkpoint
 from . import checkpoint as checkpoints
 from . import ops
 from .archs import ARCHS, STRIDES, get_arch  # noqa: F401 (public here too)
-from .layers import GRN, LayerNorm2d, to_nchw, to_nhwc
+from .layers import GRN, DepthwiseConv2d, LayerNorm2d, to_nchw, to_nhwc
 from .pages import Pages
 from .registry import MODELS
 
+CHECKPOINTING = (False, True, 'hidden')
 InitCfg = Optional[Union[dict, List[dict]]]
 
 
@@ -62,6 +63,7 @@ class ConvNeXtBlock(nn.Module):
         layer_scale_init_value: V1's layer scale; None builds a V2 block,
             which has GRN instead.
         eps: of the layer norm.
+        recompute: compute the hidden map again in the backward pass.
     """
 
     def __init__(
@@ -70,13 +72,11 @@ class ConvNeXtBlock(nn.Module):
         drop_path: float = 0.0,
         layer_scale_init_value: Optional[float] = None,
         eps: float = 1e-6,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.drop_path = drop_path
-        # Laid out as its gradient will be: DDP warns where they differ.
-        self.dwconv = nn.Conv2d(dim, dim, 7, padding=3, groups=dim).to(
-            memory_format=torch.channels_last
-        )
+        self.drop_path, self.recompute = drop_path, recompute
+        self.dwconv = DepthwiseConv2d(dim)
         self.norm = nn.LayerNorm(dim, eps=eps)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.pwconv2 = nn.Linear(4 * dim, dim)
@@ -114,6 +114,7 @@ class ConvNeXtBlock(nn.Module):
             layer_scale=self.gamma,
             keep=self._sample_keep(x),
             eps=self.norm.eps,
+            recompute=self.recompute,
         )
 
     def _sample_keep(self, x: Tensor) -> Optional[Tensor]:
@@ -140,7 +141,7 @@ class _Backbone(BaseModule):
         drop_path_rate: float,
         layer_scale_init_value: Optional[float],
         frozen_stages: int,
-        with_cp: bool,
+        with_cp: Union[bool, str],
         init_cfg: InitCfg,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -156,6 +157,10 @@ class _Backbone(BaseModule):
         self.frozen_stages = _check_range(
             'frozen_stages', frozen_stages, -1, len(STRIDES) + 1
         )
+        if with_cp not in CHECKPOINTING:
+            raise ValueError(
+                f'with_cp must be one of {CHECKPOINTING}, got {with_cp!r}'
+            )
         self._build(layer_scale_init_value, row.eps)
         self.reset_parameters()
         self._freeze()
@@ -176,7 +181,13 @@ class _Backbone(BaseModule):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 *(
-                    ConvNeXtBlock(self.dims[i], rate, layer_scale, eps)
+                    ConvNeXtBlock(
+                        self.dims[i],
+                        rate,
+                        layer_scale,
+                        eps,
+                        recompute=self.with_cp == 'hidden',
+                    )
                     for rate in rates[i]
                 )
             )
@@ -241,7 +252,7 @@ class _Backbone(BaseModule):
     def _run(
         self, block: ConvNeXtBlock, x: Tensor, pages: Optional[Pages]
     ) -> Tensor:
-        if self.with_cp and torch.is_grad_enabled():
+        if self.with_cp is True and torch.is_grad_enabled():
             return checkpoint(block, x, pages, use_reentrant=False)
         return block(x, pages)
 
@@ -307,7 +318,8 @@ class ConvNeXt(_Backbone):
         frozen_stages: -1 none, 0 the stem, k the stem and the first k
             stages: no gradient, always in eval mode. The output norms,
             which no pre-trained weights contain, stay trainable.
-        with_cp: recompute each block in the backward pass to save memory.
+        with_cp: recompute in the backward pass to save memory: True each
+            block, ``'hidden'`` only the 4C-wide hidden map of each.
         init_cfg: mmengine's initialisation config; ``type='Pretrained'``
             takes ``checkpoint`` and what :func:`mmconvnext.checkpoint.load`
             takes.
@@ -326,7 +338,7 @@ class ConvNeXt(_Backbone):
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
         frozen_stages: int = -1,
-        with_cp: bool = False,
+        with_cp: Union[bool, str] = False,
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(
@@ -357,7 +369,7 @@ class ConvNeXtV2(_Backbone):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
-        with_cp: bool = False,
+        with_cp: Union[bool, str] = False,
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(

@@ -35,6 +35,28 @@ class LayerNorm2d(nn.LayerNorm):
         return to_nchw(ops.layer_norm(to_nhwc(x), affine, self.eps))
 
 
+class DepthwiseConv2d(nn.Conv2d):
+    """7x7 depthwise convolution that keeps the size of ``(N, C, H, W)``.
+
+    The weight is laid out as its gradient will be: DDP warns where they
+    differ.
+    """
+
+    def __init__(self, num_channels: int, size: int = 7) -> None:
+        super().__init__(
+            num_channels,
+            num_channels,
+            size,
+            padding=size // 2,
+            groups=num_channels,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = ops.depthwise_conv(to_nhwc(x), self.weight, self.bias)
+        return to_nchw(y)
+
+
 class GRN(nn.Module):
     """Global response normalisation, ``(N, H, W, C) -> (N, H, W, C)``.
 

@@ -50,6 +50,26 @@ def grn(x: Tensor, affine: Affine, eps: float = 1e-6) -> Tensor:
     return x + x * (gamma * nx).to(x.dtype) + beta.to(x.dtype)
 
 
+def depthwise_conv(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor] = None
+) -> Tensor:
+    """Convolve each channel by itself; the map keeps its size.
+
+    Args:
+        x: ``(N, H, W, C)``.
+        weight: ``(C, 1, k, k)``, k odd.
+        bias: ``(C,)``.
+    """
+    y = F.conv2d(
+        x.permute(0, 3, 1, 2),
+        weight,
+        bias,
+        padding=weight.size(-1) // 2,
+        groups=weight.size(0),
+    )
+    return y.permute(0, 2, 3, 1)
+
+
 def convnext_mlp(
     x: Tensor,
     residual: Tensor,

@@ -1,0 +1,265 @@
+"""Which implementation of an op runs, how to ask and how to force it.
+
+The first rule that holds decides. Rules of ``PLAIN`` come before a forced
+path: nothing but the reference can be traced or differentiated in every
+way. Those of ``RULES`` were filled by measurement, and what was not
+measured says so.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from importlib.util import find_spec
+from typing import Callable, NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+from . import gemm
+
+PATHS = ('auto', 'reference', 'fused', 'triton')
+OPS = ('depthwise_conv', 'convnext_mlp')
+VARIABLE = 'MMCONVNEXT_OPS'
+NEW_AUTOCAST = hasattr(torch, 'get_autocast_dtype')  # torch 2.4
+
+if hasattr(torch.compiler, 'is_compiling'):  # torch 2.3
+    is_compiling = torch.compiler.is_compiling
+else:
+
+    def is_compiling() -> bool:
+        return torch._dynamo.is_compiling()
+
+
+class Call(NamedTuple):
+    """What a choice depends on; ``shape`` is ``(N, H, W, C)``."""
+
+    op: str
+    device: str
+    dtype: torch.dtype
+    shape: Tuple[int, ...]
+    training: bool
+
+
+class Choice(NamedTuple):
+    path: str
+    reason: str
+
+
+class Rule(NamedTuple):
+    holds: Callable[[Call], bool]
+    path: str
+    reason: str
+
+
+def _in_function_transform() -> bool:
+    return torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _in_forward_mode() -> bool:
+    return torch.autograd.forward_ad._current_level >= 0
+
+
+def _in_dispatch_mode() -> bool:
+    return torch._C._len_torch_dispatch_stack() > 0
+
+
+# Looked at in eager mode only.
+PLAIN = (
+    (torch.jit.is_tracing, 'tracing keeps plain operators'),
+    (torch.onnx.is_in_onnx_export, 'ONNX export knows plain operators'),
+    (_in_function_transform, 'torch.func transforms plain operators'),
+    (_in_forward_mode, 'forward-mode derivatives need plain operators'),
+    (_in_dispatch_mode, 'a dispatch mode looks at plain operators'),
+)
+
+
+def has_custom_ops() -> bool:
+    """Whether torch can compile, and tell export apart (2.7 or newer)."""
+    return hasattr(torch.library, 'custom_op') and hasattr(
+        torch.compiler, 'is_exporting'
+    )
+
+
+HAS_CUSTOM_OPS = has_custom_ops()
+
+
+def _on_fast_cpu(call: Call) -> bool:
+    return call.device == 'cpu' and call.dtype in gemm.ONEDNN_DTYPES
+
+
+def _fast_depthwise(call: Call) -> bool:
+    return _on_fast_cpu(call) and call.training
+
+
+RULES = {
+    'depthwise_conv': (
+        Rule(
+            _fast_depthwise,
+            'fused',
+            'measured: oneDNN convolves forward faster than backward',
+        ),
+        Rule(lambda call: True, 'reference', 'nothing measured is faster'),
+    ),
+    'convnext_mlp': (
+        Rule(
+            _on_fast_cpu,
+            'fused',
+            "measured: oneDNN's products, fewer passes over maps",
+        ),
+        Rule(
+            lambda call: call.device == 'cuda' and call.dtype.itemsize < 8,
+            'fused',
+            'unmeasured: fewer passes over maps by the traffic model',
+        ),
+        Rule(lambda call: True, 'reference', 'nothing else was measured'),
+    ),
+}
+
+
+@functools.cache
+def absent(path: str) -> Optional[str]:
+    """Why a path cannot run here, None where it can."""
+    if path != 'triton':
+        return None
+    if find_spec('triton') is None:
+        return 'the package triton is not installed: pip install triton'
+    if torch.cuda.is_available() or os.environ.get('TRITON_INTERPRET') == '1':
+        return None
+    return 'there is no GPU; TRITON_INTERPRET=1 runs it slowly without'
+
+
+def check(path: str) -> str:
+    """Return ``path`` if it is known and can run.
+
+    Raises:
+        ValueError: for an unknown one.
+        RuntimeError: for one that cannot run here.
+    """
+    if path not in PATHS:
+        raise ValueError(f'path must be one of {PATHS}, got {path!r}')
+    reason = absent(path)
+    if reason is not None:
+        raise RuntimeError(f'ops path {path!r} is absent: {reason}')
+    return path
+
+
+# One value for the process: a backward pass may run on another thread, and
+# activation checkpointing computes a forward pass there.
+_forced = check(os.environ.get(VARIABLE, 'auto'))
+
+
+class use:  # noqa: N801 (reads like a function)
+    """Force a path for the process, or choose with ``'auto'``.
+
+    As a function it stays; as a context manager the path before it returns.
+
+        ops.use('reference')
+        with ops.use('fused'):
+            ...
+
+    Args:
+        path: one of ``PATHS``.
+
+    Raises:
+        ValueError: for an unknown path.
+        RuntimeError: for one that cannot run here.
+    """
+
+    def __init__(self, path: str) -> None:
+        global _forced
+        self.before = _forced
+        _forced = check(path)
+
+    def __enter__(self) -> use:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        global _forced
+        _forced = self.before
+
+
+def _plain_reason() -> Optional[str]:
+    if is_compiling():
+        if not HAS_CUSTOM_OPS:
+            return 'torch before 2.7 compiles plain operators'
+        if torch.compiler.is_exporting():
+            return 'torch.export keeps plain operators'
+        return None
+    for holds, reason in PLAIN:
+        if holds():
+            return reason
+    return None
+
+
+def decide(call: Call) -> Choice:
+    """Choose a path for a call."""
+    reason = _plain_reason()
+    if reason is not None:
+        return Choice('reference', reason)
+    if _forced != 'auto':
+        return Choice(_forced, f'forced, by ops.use or {VARIABLE}')
+    for rule in RULES[call.op]:
+        if rule.holds(call):
+            return Choice(rule.path, rule.reason)
+    raise AssertionError(call)
+
+
+def path_of(op: str, x: Tensor, tensors: Sequence[Optional[Tensor]]) -> str:
+    """Choose a path for a call with these tensors, ``x`` first of all."""
+    if not is_compiling() and type(x) not in (Tensor, nn.Parameter):
+        return 'reference'
+    training = torch.is_grad_enabled() and any(
+        t is not None and t.requires_grad for t in tensors
+    )
+    dtype = compute_dtype(x)
+    return decide(Call(op, x.device.type, dtype, x.shape, training)).path
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Type of products: that of ``x``, or autocast's."""
+    device = x.device.type
+    if autocasts(device) and x.dtype != torch.float64:
+        return autocast_dtype(device)
+    return x.dtype
+
+
+def autocasts(device: str) -> bool:
+    if NEW_AUTOCAST:
+        return torch.is_autocast_enabled(device)
+    cpu, gpu = torch.is_autocast_cpu_enabled, torch.is_autocast_enabled
+    return cpu() if device == 'cpu' else gpu()
+
+
+def autocast_dtype(device: str) -> torch.dtype:
+    if NEW_AUTOCAST:
+        return torch.get_autocast_dtype(device)
+    cpu, gpu = torch.get_autocast_cpu_dtype, torch.get_autocast_gpu_dtype
+    return cpu() if device == 'cpu' else gpu()
+
+
+def explain(
+    shape: Sequence[int] = (1, 128, 128, 96),
+    dtype: torch.dtype = torch.float32,
+    device: Union[str, torch.device] = 'cpu',
+    training: bool = True,
+) -> str:
+    """Print, and return, which path each op would take here and now, and why.
+
+    Args:
+        shape: ``(N, H, W, C)`` of the map.
+        dtype: of the products: autocast's, under autocast.
+        device: where the map lies.
+        training: whether gradients are asked for.
+    """
+    kind = torch.device(device).type
+    mode = 'training' if training else 'inference'
+    lines = [f'{tuple(shape)} {dtype} on {kind}, {mode}']
+    for op in OPS:
+        choice = decide(Call(op, kind, dtype, tuple(shape), training))
+        lines.append(f'{op:15} {choice.path:10} {choice.reason}')
+    for path in PATHS[1:]:
+        lines.append(f'{path:10} {absent(path) or "can run here"}')
+    text = '\n'.join(lines)
+    print(text)
+    return text

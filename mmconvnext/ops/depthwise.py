@@ -1,0 +1,121 @@
+"""The depthwise convolution with gradients that are convolutions forward.
+
+On a CPU oneDNN computes it forward in channels-last order at the speed of
+memory, but its weight gradient takes ten times as long. A weight gradient
+is a convolution too, of the input with the output's gradient as one kernel
+of the size of the map, and in that form oneDNN is fast.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import gemm, reference
+
+
+@gemm.without_autocast
+def forward(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    """Convolve ``(N, H, W, C)``, contiguous, with ``(C, 1, k, k)``."""
+    channels, _, size, _ = weight.shape
+    y = F.conv2d(
+        x.permute(0, 3, 1, 2),
+        weight.reshape(channels, 1, size, size),
+        bias,
+        padding=size // 2,
+        groups=channels,
+    )
+    return y.permute(0, 2, 3, 1)
+
+
+def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
+    return forward(grad, weight.flip(2, 3), None)
+
+
+def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
+    """Sum over positions of ``grad`` times ``x`` moved by each offset.
+
+    Rows are taken in strips whose results add up: oneDNN sums one by one,
+    and the error of such a sum grows with its length.
+
+    Returns:
+        ``(C, 1, size, size)`` in float32 or more.
+    """
+    n, height, width, channels = x.shape
+    half = size // 2
+    out = x.new_zeros(
+        channels, size, size, dtype=torch.promote_types(x.dtype, torch.float32)
+    )
+    strip = max(1, round(8 * (height * width) ** 0.5) // width)
+    image, kernel = x.permute(0, 3, 1, 2), grad.permute(3, 0, 1, 2)
+    for i in range(n):
+        for top in range(0, height, strip):
+            end = min(top + strip, height)
+            low, high = max(top - half, 0), min(end + half, height)
+            inside = (low, high) == (top - half, end + half)
+            part = F.conv2d(
+                image[i : i + 1, :, low:high],
+                kernel[:, i : i + 1, top:end],
+                padding=(0 if inside else half, half),
+                groups=channels,
+            )[0]
+            first = 0 if inside else top - low
+            out += part[:, first : first + size]
+    return out[:, None]
+
+
+@gemm.without_autocast
+def backward(
+    grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+) -> Tuple[Optional[Tensor], ...]:
+    """Gradients of the input, the weight and the bias that are needed."""
+    grad = grad.contiguous()
+    d_x = d_weight = d_bias = None
+    if needed[0]:
+        d_x = input_gradient(grad, weight)
+    if needed[1]:
+        total = weight_gradient(grad, x, weight.size(-1))
+        # Laid out as the weight is: DDP warns where they differ.
+        d_weight = torch.empty_like(weight).copy_(total)
+    if needed[2]:
+        d_bias = grad.sum((0, 1, 2))
+    return d_x, d_weight, d_bias
+
+
+class DepthwiseConv(torch.autograd.Function):
+    """A depthwise convolution of stride 1 that keeps the size of maps."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Optional[Tensor]
+    ) -> Tensor:
+        x = x.contiguous()
+        ctx.save_for_backward(x, weight, bias)
+        return forward(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple:
+        if torch.is_grad_enabled():
+            return _plain_backward(grad, ctx.saved_tensors)
+        x, weight, _ = ctx.saved_tensors
+        return backward(grad, x, weight, ctx.needs_input_grad)
+
+
+def depthwise_conv(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor]
+) -> Tensor:
+    return DepthwiseConv.apply(x, weight, bias)
+
+
+@gemm.without_autocast
+def _plain_backward(grad: Tensor, tensors: Tuple) -> Tuple:
+    asked = [t for t in tensors if t is not None and t.requires_grad]
+    y = reference.depthwise_conv(*tensors)
+    found = iter(torch.autograd.grad(y, asked, grad, create_graph=True))
+    return tuple(
+        next(found) if t is not None and t.requires_grad else None
+        for t in tensors
+    )

@@ -1,0 +1,111 @@
+"""Times of things that run in turn, and what they ran on."""
+
+from __future__ import annotations
+
+import csv
+import os
+import platform
+import random
+import statistics
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, Mapping, Tuple
+
+import torch
+
+Row = Dict[str, object]
+
+
+def pair(name: str, reference: Callable, ours: Callable, repeats: int) -> Row:
+    """Time two functions in turn; the first round only warms up."""
+    times: Tuple[List[float], List[float]] = ([], [])
+    for _ in range(repeats + 1):
+        for run, kept in zip((reference, ours), times):
+            begin = time.perf_counter()
+            run()
+            kept.append(1e3 * (time.perf_counter() - begin))
+    ratios = [b / a for a, b in zip(*times)][1:]
+    return dict(
+        name=name,
+        reference_ms=round(statistics.median(times[0][1:]), 1),
+        ours_ms=round(statistics.median(times[1][1:]), 1),
+        ratio=round(statistics.median(ratios), 2),
+        lowest=round(min(ratios), 2),
+        highest=round(max(ratios), 2),
+    )
+
+
+def rounds(
+    runs: Mapping[str, Callable[[], object]], repeats: int
+) -> Dict[str, List[float]]:
+    """Time all runs once a round, in random order; the first round warms up.
+
+    Returns:
+        Milliseconds per run and round.
+    """
+    times: Dict[str, List[float]] = {name: [] for name in runs}
+    order = list(runs)
+    shuffle = random.Random(0).shuffle
+    for _ in range(repeats + 1):
+        shuffle(order)
+        for name in order:
+            synchronize()
+            begin = time.perf_counter()
+            runs[name]()
+            synchronize()
+            times[name].append(1e3 * (time.perf_counter() - begin))
+    return {name: kept[1:] for name, kept in times.items()}
+
+
+def synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def compare(times: Mapping[str, List[float]], ours: str) -> List[Row]:
+    """Medians, and of the rounds' ratios to ``ours`` too.
+
+    A ratio above 1 says how many times faster ``ours`` is.
+    """
+    rows = []
+    for name, kept in times.items():
+        ratios = [a / b for a, b in zip(kept, times[ours])]
+        rows.append(
+            dict(
+                subject=name,
+                ms=round(statistics.median(kept), 1),
+                ratio=round(statistics.median(ratios), 2),
+                lowest=round(min(ratios), 2),
+                highest=round(max(ratios), 2),
+            )
+        )
+    return rows
+
+
+def environment(threads: int) -> Dict[str, str]:
+    return dict(
+        date=time.strftime('%Y-%m-%d'),
+        processor=_processor(),
+        threads=str(threads),
+        load=' '.join(f'{x:.1f}' for x in os.getloadavg()),
+        python=platform.python_version(),
+        torch=torch.__version__,
+    )
+
+
+def _processor() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [x.split(': ')[1] for x in lines if x.startswith('model name')]
+    return names[0] if names else platform.processor()
+
+
+def write_csv(path: Path, rows: List[Row], about: Dict[str, str]) -> None:
+    part = path.with_name(f'.{path.name}')
+    with open(part, 'w', newline='') as file:
+        writer = csv.DictWriter(file, [*rows[0], *about])
+        writer.writeheader()
+        writer.writerows({**row, **about} for row in rows)
+    os.replace(part, path)

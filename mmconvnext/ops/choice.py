@@ -225,6 +225,8 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def autocasts(device: str) -> bool:
+    if device == 'meta':
+        return False  # torch knows no autocast for it and says so
     if NEW_AUTOCAST:
         return torch.is_autocast_enabled(device)
     cpu, gpu = torch.is_autocast_cpu_enabled, torch.is_autocast_enabled

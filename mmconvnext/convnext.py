@@ -7,7 +7,10 @@ names are those of the authors' code.
 
 from __future__ import annotations
 
+import types
 from typing import (
+    Callable,
+    Dict,
     List,
     Mapping,
     Optional,
@@ -128,6 +131,21 @@ class ConvNeXtBlock(nn.Module):
         return f'drop_path={self.drop_path:.3g}'
 
 
+def _with_own_code(function: Callable) -> Callable:
+    """Copy a function so that it has a code object of its own.
+
+    torch.compile keeps a few variants of each code object (shapes, training
+    or not) before it gives up; blocks must not share that number.
+    """
+    return types.FunctionType(
+        function.__code__.replace(),
+        function.__globals__,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+
+
 class _Backbone(BaseModule):
     """What both versions share; the layer scale, or None, tells them apart."""
 
@@ -142,9 +160,12 @@ class _Backbone(BaseModule):
         layer_scale_init_value: Optional[float],
         frozen_stages: int,
         with_cp: Union[bool, str],
+        compile_backbone: bool,
         init_cfg: InitCfg,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        self.compile_backbone = compile_backbone
+        self._compiled: Dict[int, Callable] = {}
         row = get_arch(arch, self.version)
         self.arch, self.depths, self.dims = arch, row.depths, row.dims
         self.in_channels, self.with_cp = in_channels, with_cp
@@ -252,9 +273,22 @@ class _Backbone(BaseModule):
     def _run(
         self, block: ConvNeXtBlock, x: Tensor, pages: Optional[Pages]
     ) -> Tensor:
+        run = self._compiled_block(block) if self.compile_backbone else block
         if self.with_cp is True and torch.is_grad_enabled():
-            return checkpoint(block, x, pages, use_reentrant=False)
-        return block(x, pages)
+            return checkpoint(run, x, pages, use_reentrant=False)
+        return run(x, pages)
+
+    def _compiled_block(self, block: ConvNeXtBlock) -> Callable:
+        if id(block) not in self._compiled:
+            forward = _with_own_code(ConvNeXtBlock.forward)
+            self._compiled[id(block)] = torch.compile(
+                types.MethodType(forward, block), dynamic=True
+            )
+        return self._compiled[id(block)]
+
+    def __getstate__(self) -> Dict:
+        # A copy has other blocks, and compiles them when they first run.
+        return {**self.__dict__, '_compiled': {}}
 
     def _check_input(self, x: Tensor) -> None:
         if x.dim() != 4 or x.size(1) != self.in_channels:
@@ -320,6 +354,8 @@ class ConvNeXt(_Backbone):
             which no pre-trained weights contain, stay trainable.
         with_cp: recompute in the backward pass to save memory: True each
             block, ``'hidden'`` only the 4C-wide hidden map of each.
+        compile_backbone: torch.compile each block for any size of image, so
+            that multi-scale training compiles once.
         init_cfg: mmengine's initialisation config; ``type='Pretrained'``
             takes ``checkpoint`` and what :func:`mmconvnext.checkpoint.load`
             takes.
@@ -339,6 +375,7 @@ class ConvNeXt(_Backbone):
         layer_scale_init_value: float = 1e-6,
         frozen_stages: int = -1,
         with_cp: Union[bool, str] = False,
+        compile_backbone: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(
@@ -349,6 +386,7 @@ class ConvNeXt(_Backbone):
             float(layer_scale_init_value),
             frozen_stages,
             with_cp,
+            compile_backbone,
             init_cfg,
         )
 
@@ -370,6 +408,7 @@ class ConvNeXtV2(_Backbone):
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: Union[bool, str] = False,
+        compile_backbone: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(
@@ -380,5 +419,6 @@ class ConvNeXtV2(_Backbone):
             None,
             frozen_stages,
             with_cp,
+            compile_backbone,
             init_cfg,
         )

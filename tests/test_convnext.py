@@ -163,6 +163,7 @@ def test_out_indices(cls: type) -> None:
         (dict(out_indices=(3, -1)), 'repeats'),
         (dict(out_indices=()), 'out_indices'),
         (dict(drop_path_rate=1.0), 'drop_path_rate.*1.0'),
+        (dict(with_cp='all'), "with_cp.*'hidden'.*'all'"),
         (dict(frozen_stages=5), 'frozen_stages.*5'),
     ],
 )
@@ -311,6 +312,37 @@ def test_compile_without_graph_breaks(cls: type) -> None:
     torch.testing.assert_close(
         grads, [p.grad for p in model.parameters()], rtol=1e-4, atol=1e-5
     )
+
+
+@both
+def test_compiled_blocks_serve_every_size(
+    cls: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sixteen blocks, more than torch.compile keeps variants of one code."""
+    graphs, real = [], torch.compile
+
+    def backend(graph: torch.fx.GraphModule, _) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    def compile_cheaply(function: object, **kwargs) -> object:
+        return real(function, backend=backend, fullgraph=True, **kwargs)
+
+    monkeypatch.setattr(torch, 'compile', compile_cheaply)
+    torch._dynamo.reset()
+    arch = dict(depths=[2, 2, 10, 2], dims=[8, 16, 24, 32])
+    model = randomize(cls(arch, drop_path_rate=0.1, compile_backbone=True))
+    plain = copy.deepcopy(model)
+    plain.compile_backbone = False
+    counts = []
+    for size in [(64, 64), (96, 64), (64, 96), (128, 160), (70, 77)]:
+        x = torch.randn(2, 3, *size)
+        sum(out.sum() for out in model.train()(x)).backward()
+        counts.append(len(graphs))
+    assert counts[0] >= 16
+    assert counts[1:] == counts[1:2] * 4
+    outs = copy.deepcopy(model).eval()(x)
+    torch.testing.assert_close(outs, plain.eval()(x), rtol=1e-4, atol=1e-4)
 
 
 @both

@@ -99,7 +99,7 @@ class DepthwiseConv(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tuple:
         if torch.is_grad_enabled():
-            return _plain_backward(grad, ctx.saved_tensors)
+            return plain_backward(grad, ctx.saved_tensors)
         x, weight, _ = ctx.saved_tensors
         return backward(grad, x, weight, ctx.needs_input_grad)
 
@@ -111,7 +111,7 @@ def depthwise_conv(
 
 
 @gemm.without_autocast
-def _plain_backward(grad: Tensor, tensors: Tuple) -> Tuple:
+def plain_backward(grad: Tensor, tensors: Tuple) -> Tuple:
     asked = [t for t in tensors if t is not None and t.requires_grad]
     y = reference.depthwise_conv(*tensors)
     found = iter(torch.autograd.grad(y, asked, grad, create_graph=True))

@@ -30,6 +30,22 @@ if HAS_CUSTOM_OPS:
 
 
 def backend(path: str) -> Backend:
+    """Look a path up; Triton is imported when it first runs.
+
+    Raises:
+        RuntimeError: for Triton under ``torch.compile``.
+    """
+    if path == 'triton' and is_compiling():
+        raise RuntimeError(
+            "ops path 'triton' has no operators for torch.compile; use "
+            "'fused', 'reference' or 'auto'"
+        )
+    if path == 'triton' and path not in EAGER:
+        from . import triton_ops
+
+        EAGER[path] = Backend(
+            triton_ops.depthwise_conv, triton_ops.convnext_mlp
+        )
     return (COMPILED if is_compiling() else EAGER)[path]
 
 

@@ -185,10 +185,9 @@ def forward(
     eps: float,
 ) -> Tuple[Tensor, Saved]:
     """Compute :func:`reference.convnext_mlp` and what backward needs."""
-    c = x.size(-1)
-    hidden = x.new_empty(x.numel() // c, 4 * c)
-    y, norms = _forward(x, residual, w, keep, eps, hidden)
-    return y, Saved(hidden, norms)
+    kept: List[Tensor] = []
+    y, norms = _forward(x, residual, w, keep, eps, kept)
+    return y, Saved(kept[0], norms)
 
 
 def _forward(
@@ -197,8 +196,9 @@ def _forward(
     w: Weights,
     keep: Optional[Tensor],
     eps: float,
-    hidden: Optional[Tensor],
+    kept: Optional[List[Tensor]],
 ) -> Tuple[Tensor, Optional[Tensor]]:
+    """With ``kept`` given, the whole hidden map becomes its one item."""
     c, norms = x.size(-1), []
     rows, base = x.reshape(-1, c), residual.reshape(-1, c)
     weight, bias = _scaled(w)
@@ -209,10 +209,11 @@ def _forward(
         if w.gamma is not None:
             maps, squares = [], 0
             for piece in pieces:
-                a = _expand(rows[piece], w, eps, hidden, piece)
+                a = _expand(rows, piece, w, eps, kept)
                 squares = squares + _squares(a, images)
                 # With h at hand, cheaper to compute again than to keep.
-                maps.append(None if _is_long(pieces, hidden) else a)
+                again = kept is not None and len(pieces) > 1
+                maps.append(None if again else a)
             norms.append(squares.sqrt_())
             factor = _stats(norms[-1], w.gamma).factor
             if _folds(len(rows) // len(x), c):
@@ -220,9 +221,9 @@ def _forward(
         folded = folded.to(x.dtype)
         for i, piece in enumerate(pieces):
             if w.gamma is None:
-                a = _expand(rows[piece], w, eps, hidden, piece)
+                a = _expand(rows, piece, w, eps, kept)
             elif maps[i] is None:
-                a = F.gelu(hidden[piece])
+                a = F.gelu(kept[0][piece])
             else:
                 a = maps[i]
             if factor is not None:
@@ -232,27 +233,28 @@ def _forward(
     return y.view(x.shape), torch.cat(norms) if norms else None
 
 
-def _is_long(pieces: List[slice], hidden: Optional[Tensor]) -> bool:
-    return hidden is not None and len(pieces) > 1
-
-
 def _per_image(a: Tensor, images: slice) -> Tensor:
     return a.view(images.stop - images.start, -1, a.size(-1))
 
 
 def _expand(
-    x: Tensor,
+    rows: Tensor,
+    piece: slice,
     w: Weights,
     eps: float,
-    hidden: Optional[Tensor],
-    piece: slice,
+    kept: Optional[List[Tensor]],
 ) -> Tensor:
-    """``gelu(h)`` of a piece; its ``h`` goes into ``hidden`` if given."""
-    normed = _normalise(x, w, eps)[0]
-    if hidden is None:
+    """``gelu(h)`` of a piece of rows; its ``h`` goes into ``kept``."""
+    normed = _normalise(rows[piece], w, eps)[0]
+    if kept is None:
         return gemm.linear_gelu(normed, w.weight1, w.bias1)
     h = gemm.linear(normed, w.weight1, w.bias1)
-    hidden[piece] = h
+    if len(h) == len(rows):
+        kept.append(h)
+        return F.gelu(h)
+    if not kept:
+        kept.append(h.new_empty(len(rows), h.size(1)))
+    kept[0][piece] = h
     return gemm.gelu_(h)
 
 

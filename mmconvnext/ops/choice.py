@@ -21,7 +21,6 @@ from . import gemm
 PATHS = ('auto', 'reference', 'fused', 'triton')
 OPS = ('depthwise_conv', 'convnext_mlp')
 VARIABLE = 'MMCONVNEXT_OPS'
-NEW_AUTOCAST = hasattr(torch, 'get_autocast_dtype')  # torch 2.4
 
 if hasattr(torch.compiler, 'is_compiling'):  # torch 2.3
     is_compiling = torch.compiler.is_compiling
@@ -219,22 +218,13 @@ def path_of(op: str, x: Tensor, tensors: Sequence[Optional[Tensor]]) -> str:
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Type of products: that of ``x``, or autocast's."""
     device = x.device.type
-    if autocasts(device) and x.dtype != torch.float64:
+    if gemm.autocasts(device) and x.dtype != torch.float64:
         return autocast_dtype(device)
     return x.dtype
 
 
-def autocasts(device: str) -> bool:
-    if device == 'meta':
-        return False  # torch knows no autocast for it and says so
-    if NEW_AUTOCAST:
-        return torch.is_autocast_enabled(device)
-    cpu, gpu = torch.is_autocast_cpu_enabled, torch.is_autocast_enabled
-    return cpu() if device == 'cpu' else gpu()
-
-
 def autocast_dtype(device: str) -> torch.dtype:
-    if NEW_AUTOCAST:
+    if gemm.NEW_AUTOCAST:
         return torch.get_autocast_dtype(device)
     cpu, gpu = torch.get_autocast_cpu_dtype, torch.get_autocast_gpu_dtype
     return cpu() if device == 'cpu' else gpu()

@@ -29,6 +29,7 @@ def _onednn_dtypes() -> tuple:
 
 ONEDNN_DTYPES = _onednn_dtypes()
 LONGEST_SUM = 1024
+NEW_AUTOCAST = hasattr(torch, 'get_autocast_dtype')  # torch 2.4
 
 
 def has_onednn(x: Tensor) -> bool:
@@ -39,11 +40,22 @@ def has_onednn(x: Tensor) -> bool:
     )
 
 
+def autocasts(device: str) -> bool:
+    """Whether autocast is on for a type of device; some never have it."""
+    if NEW_AUTOCAST:
+        available = torch.amp.is_autocast_available(device)
+        return available and torch.is_autocast_enabled(device)
+    cpu, gpu = torch.is_autocast_cpu_enabled, torch.is_autocast_enabled
+    return cpu() if device == 'cpu' else gpu()
+
+
 def without_autocast(function: Callable) -> Callable:
     """Keep autocast from what works out types by itself."""
 
     @functools.wraps(function)
     def run(x: Tensor, *args: object) -> object:
+        if not autocasts(x.device.type):
+            return function(x, *args)
         with torch.autocast(x.device.type, enabled=False):
             return function(x, *args)
 

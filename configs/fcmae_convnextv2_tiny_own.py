@@ -20,19 +20,7 @@ train_dataloader = dict(
 optim_wrapper = dict(accumulative_counts=4, optimizer=dict(lr=1.5e-4))
 auto_scale_lr = dict(base_batch_size=256)
 max_epochs, warmup_epochs = 400, 20
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-6,
-        begin=0,
-        end=warmup_epochs,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        begin=warmup_epochs,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].update(end=warmup_epochs)
+param_scheduler[1].update(begin=warmup_epochs, end=max_epochs)
 train_cfg = dict(max_epochs=max_epochs)

@@ -1,8 +1,8 @@
 """Measure speed: what is compared runs in turn, in one process.
 
     python tools/benchmark.py backbone --arch tiny --size 512 512
-    python tools/benchmark.py segmentor         # a UPerNet training step
-    python tools/benchmark.py mask_rcnn         # a Mask R-CNN training step
+    python tools/benchmark.py segmentor --batch 2   # a UPerNet step
+    python tools/benchmark.py mask_rcnn         # a Mask R-CNN step
     python tools/benchmark.py fcmae --batch 8 --size 224 224 --arch atto
     python tools/benchmark.py ops               # paths of one block's ops
     python tools/benchmark.py depthwise         # kernels, on a GPU

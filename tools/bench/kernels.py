@@ -67,10 +67,10 @@ def depthwise_rows(args: Namespace) -> Iterator[Row]:
 
     In bfloat16 on a GPU, batch 2: microseconds of each, NHWC and NCHW.
     """
-    from mmconvnext.ops import triton_ops
-
     if not torch.cuda.is_available():
         raise ValueError('depthwise measures kernels of a GPU; there is none')
+    from mmconvnext.ops import triton_ops
+
     for height, width, dim in DEPTHWISE_SHAPES:
         x = torch.randn(2, height, width, dim, device='cuda').bfloat16()
         grad = torch.randn_like(x)

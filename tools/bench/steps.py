@@ -33,6 +33,11 @@ def _host(config: str, args: Namespace) -> nn.Module:
 
 def segmentor(args: Namespace) -> Tuple[nn.Module, dict]:
     """UPerNet of the recipe with this backbone, and a random batch."""
+    if args.batch < 2:
+        raise ValueError(
+            'a UPerNet step normalises over the batch: batch must be 2 or '
+            f'more, got {args.batch}'
+        )
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 

@@ -14,7 +14,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import Tensor, nn
 
-from .data import DamagedImageError, read_skipped
+from .data import DamagedImageError, ImageFolderDataset, read_skipped
 from .pictures import captioned, write_image
 from .reconstruction import draw_losses, panels, read_image, read_losses
 from .registry import HOOKS
@@ -102,13 +102,22 @@ class SkippedImagesHook(Hook):
 
     The data set writes them to ``skipped_images.txt``; the count is logged
     after each epoch in which it grew, and at the end.
+
+    Raises:
+        ValueError: before training, for another type of data set.
     """
 
     def before_train(self, runner: Runner) -> None:
         self._path = str(Path(runner.work_dir, 'skipped_images.txt'))
         self._count = len(read_skipped(self._path))
+        dataset = runner.train_dataloader.dataset
+        if not isinstance(dataset, ImageFolderDataset):
+            raise ValueError(
+                f'SkippedImagesHook lists what an ImageFolderDataset skips, '
+                f'the data set is {type(dataset).__name__}'
+            )
         # Workers start later and take it along.
-        runner.train_dataloader.dataset.skipped_file = self._path
+        dataset.skipped_file = self._path
 
     @master_only
     def after_train_epoch(self, runner: Runner) -> None:

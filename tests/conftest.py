@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,10 +10,12 @@ from typing import Iterator
 
 import pytest
 import torch
-from torch.library import Library
 
 from mmconvnext import mmcv_ops
 from mmconvnext.launch import prepare_hosts
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'tools'))
+from bench import zoo  # noqa: E402
 
 # Helpers whose asserts should explain themselves as those of tests do.
 pytest.register_assert_rewrite('checkpoints')
@@ -22,8 +23,6 @@ pytest.register_assert_rewrite('checkpoints')
 torch.set_num_threads(1)
 # Before any test imports a host.
 prepare_hosts()
-# Kept alive: what a library declares goes with it.
-LIBRARY = Library('torchvision', 'FRAGMENT')
 
 
 def import_tool(name: str) -> ModuleType:
@@ -57,33 +56,9 @@ def compiled() -> ModuleType:
     return module
 
 
-def _declare_torchvision_operators() -> None:
-    """Let torchvision import beside a torch it was not compiled for.
-
-    At import it registers fake implementations for operators whose schemas
-    stand in its compiled part. Declaring any schema under each name is
-    enough; the operators themselves stay absent.
-    """
-    folder = importlib.util.find_spec('torchvision').submodule_search_locations
-    source = Path(folder[0], '_meta_registrations.py').read_text()
-    names = re.findall(r'register_\w+\("(?:torchvision::)?(\w+)"', source)
-    for name in dict.fromkeys(names):
-        LIBRARY.define(f'{name}(Tensor x) -> Tensor')
-
-
 def import_zoo(name: str) -> ModuleType:
     """Import an optional model library or skip the test, saying why."""
     try:
-        import torchvision  # noqa: F401
-    except RuntimeError as error:
-        if 'does not exist' not in str(error):
-            raise
-        for module in [m for m in sys.modules if m.startswith('torchvision')]:
-            del sys.modules[module]
-        _declare_torchvision_operators()
-    except ImportError:
-        pass
-    try:
-        return importlib.import_module(name)
+        return zoo.import_zoo(name)
     except ImportError as error:
         pytest.skip(f'{name} is a test extra and not importable: {error}')

@@ -100,3 +100,14 @@ def test_evaluation_may_give_what_it_likes(cfg: Config):
     mask = torch.tensor([[[True, False]]])
     loss = model(torch.zeros(1, 3, 32, 64), mask=mask)['loss']
     assert torch.isnan(loss)
+
+
+def test_skipped_images_need_a_data_set_that_lists_them(cfg: Config):
+    inner = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(
+        type='RepeatDataset', dataset=inner, times=2
+    )
+    cfg.custom_hooks = [dict(type='mmconvnext.SkippedImagesHook')]
+    runner = Runner.from_cfg(cfg)
+    with pytest.raises(ValueError, match='the data set is RepeatDataset'):
+        runner.train()

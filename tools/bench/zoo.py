@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import torch
+from torch.library import Library
 
 # Kept alive: what a library declares goes with it.
-LIBRARY = torch.library.Library('torchvision', 'FRAGMENT')
+LIBRARY = Library('torchvision', 'FRAGMENT')
 
 
 def _declare_torchvision_operators() -> None:

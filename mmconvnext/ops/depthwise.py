@@ -8,7 +8,7 @@ of the size of the map, and in that form oneDNN is fast.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Tuple
+from typing import Any, Callable, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -29,10 +29,6 @@ def forward(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         groups=channels,
     )
     return y.permute(0, 2, 3, 1)
-
-
-def input_gradient(grad: Tensor, weight: Tensor) -> Tensor:
-    return forward(grad, weight.flip(2, 3), None)
 
 
 def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
@@ -69,15 +65,24 @@ def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
 
 @gemm.without_autocast
 def backward(
-    grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    needed: Sequence[bool],
+    convolve: Callable[..., Tensor] = forward,
+    correlate: Callable[..., Tensor] = weight_gradient,
 ) -> Tuple[Optional[Tensor], ...]:
-    """Gradients of the input, the weight and the bias that are needed."""
+    """Gradients of the input, the weight and the bias that are needed.
+
+    Args:
+        convolve, correlate: what computes; Triton has its own.
+    """
     grad = grad.contiguous()
     d_x = d_weight = d_bias = None
     if needed[0]:
-        d_x = input_gradient(grad, weight)
+        d_x = convolve(grad, weight.flip(2, 3), None)
     if needed[1]:
-        total = weight_gradient(grad, x, weight.size(-1))
+        total = correlate(grad, x, weight.size(-1))
         # Laid out as the weight is: DDP warns where they differ.
         d_weight = torch.empty_like(weight).copy_(total)
     if needed[2]:

@@ -296,16 +296,9 @@ class DepthwiseConv(torch.autograd.Function):
         if torch.is_grad_enabled():
             return depthwise.plain_backward(grad, ctx.saved_tensors)
         x, weight, _ = ctx.saved_tensors
-        grad, needed = grad.contiguous(), ctx.needs_input_grad
-        d_x = d_weight = d_bias = None
-        if needed[0]:
-            d_x = depthwise_forward(grad, weight.flip(2, 3), None)
-        if needed[1]:
-            d_weight = depthwise_wgrad(grad, x, weight.size(-1))
-            d_weight = torch.empty_like(weight).copy_(d_weight)
-        if needed[2]:
-            d_bias = grad.sum((0, 1, 2))
-        return d_x, d_weight, d_bias
+        kernels = depthwise_forward, depthwise_wgrad
+        needed = ctx.needs_input_grad
+        return depthwise.backward(grad, x, weight, needed, *kernels)
 
 
 def depthwise_conv(

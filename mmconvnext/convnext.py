@@ -100,13 +100,17 @@ class ConvNeXtBlock(nn.Module):
                 in the convolution and not at all in GRN.
         """
         if pages is None:
-            y = self._mlp(to_nhwc(self.dwconv(x)), to_nhwc(x))
-            return to_nchw(y)
+            weights, eps = self.dwconv.affine, self.norm.eps
+            x = to_nhwc(x)
+            y, moments = ops.depthwise_conv_moments(x, *weights, eps)
+            return to_nchw(self._mlp(y, x, moments))
         y = pages.group(to_nhwc(pages.convolve(self.dwconv, x)))
         groups = zip(y, pages.group(to_nhwc(x)))
         return to_nchw(pages.ungroup([self._mlp(*pair) for pair in groups]))
 
-    def _mlp(self, x: Tensor, residual: Tensor) -> Tensor:
+    def _mlp(
+        self, x: Tensor, residual: Tensor, moments: Optional[Tensor] = None
+    ) -> Tensor:
         return ops.convnext_mlp(
             x,
             residual,
@@ -118,6 +122,7 @@ class ConvNeXtBlock(nn.Module):
             keep=self._sample_keep(x),
             eps=self.norm.eps,
             recompute=self.recompute,
+            moments=moments,
         )
 
     def _sample_keep(self, x: Tensor) -> Optional[Tensor]:

@@ -52,8 +52,12 @@ class DepthwiseConv2d(nn.Conv2d):
         )
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def affine(self) -> Tuple[Tensor, Tensor]:
+        return self.weight, self.bias
+
     def forward(self, x: Tensor) -> Tensor:
-        y = ops.depthwise_conv(to_nhwc(x), self.weight, self.bias)
+        y = ops.depthwise_conv(to_nhwc(x), *self.affine)
         return to_nchw(y)
 
 

@@ -1,10 +1,4 @@
-"""Every op on every path against the reference, and who chooses the path.
-
-Errors are relative, in the 2-norm, against the reference in float64. A path
-may have twice the error of the reference in the same type. Below two
-roundings of the result (2 eps) both are at the limit of the type, and only
-the order of sums tells them apart: that is the floor.
-"""
+"""Every op on every path against the reference, and who chooses the path."""
 
 import copy
 import os
@@ -15,17 +9,27 @@ import warnings
 
 import pytest
 import torch
+from op_cases import (
+    DTYPES,
+    assert_as_good,
+    cast,
+    compare,
+    depthwise_inputs,
+    error,
+    mlp_inputs,
+    run_depthwise,
+    run_mlp,
+)
 from torch import Tensor, nn
 
 from mmconvnext import ConvNeXt, ConvNeXtBlock, ConvNeXtV2, ops
-from mmconvnext.ops import choice, fused, gemm, reference
-from mmconvnext.ops.fused import Weights
+from mmconvnext.ops import autograd, choice, fused, gemm, reference
+from mmconvnext.ops.algebra import Weights
 from mmconvnext.pages import GRN_SCOPES, Pages
 
 VERSIONS = {1: ConvNeXt, 2: ConvNeXtV2}
 MICRO = dict(depths=[1, 2, 2, 1], dims=[8, 40, 24, 32])
 SHORT = dict(depths=[1, 1, 1, 1], dims=[8, 40, 24, 32])
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # Odd and prime sides, C of atto; fewer rows than channels (GRN on the map),
 # one position; several images; smaller than the kernel; token groups.
 SHAPES = [
@@ -44,91 +48,6 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make pieces so small that every map has several."""
     monkeypatch.setattr(fused, 'PIECE', 4 * 40 * 16)
     monkeypatch.setattr(gemm, 'LONGEST_SUM', 32)
-
-
-def mlp_inputs(version: int, shape: tuple) -> dict:
-    c = shape[-1]
-
-    def new(*size: int, scale: float = 0.3, start: float = 0.0) -> Tensor:
-        return start + scale * torch.randn(*size, dtype=torch.float64)
-
-    grn = version == 2
-    return dict(
-        x=new(*shape, scale=2.0),
-        residual=new(*shape, scale=1.0),
-        norm_weight=new(c, start=1.0),
-        norm_bias=new(c),
-        weight1=new(4 * c, c),
-        bias1=new(4 * c),
-        weight2=new(c, 4 * c),
-        bias2=new(c),
-        gamma=new(4 * c) if grn else None,
-        beta=new(4 * c) if grn else None,
-        scale=None if grn else new(c),
-    )
-
-
-def cast(inputs: dict, dtype: torch.dtype) -> dict:
-    return {
-        key: None if t is None else t.to(dtype).requires_grad_()
-        for key, t in inputs.items()
-    }
-
-
-def run_mlp(inputs: dict, grad: Tensor, keep=None, **kwargs) -> list:
-    """The result and the gradient of every input."""
-    x, residual, *weights = inputs.values()
-    w = Weights(*weights)
-    y = ops.convnext_mlp(
-        x,
-        residual,
-        (w.norm_weight, w.norm_bias),
-        (w.weight1, w.bias1),
-        (w.weight2, w.bias2),
-        None if w.gamma is None else (w.gamma, w.beta),
-        w.scale,
-        keep,
-        **kwargs,
-    )
-    given = [t for t in inputs.values() if t is not None]
-    return [y.detach(), *torch.autograd.grad(y, given, grad.to(y.dtype))]
-
-
-def run_depthwise(inputs: dict, grad: Tensor) -> list:
-    y = ops.depthwise_conv(*inputs.values())
-    given = list(inputs.values())
-    return [y.detach(), *torch.autograd.grad(y, given, grad.to(y.dtype))]
-
-
-def error(value: Tensor, exact: Tensor) -> float:
-    return ((value.double() - exact).norm() / exact.norm()).item()
-
-
-def assert_as_good(
-    found: list, plain: list, exact: list, dtype: torch.dtype
-) -> None:
-    floor = 2 * torch.finfo(dtype).eps
-    assert len(found) == len(plain) == len(exact)
-    for i, (a, b, z) in enumerate(zip(found, plain, exact)):
-        assert a.shape == z.shape
-        assert a.dtype == b.dtype
-        if not z.any():  # a map of one position has no GRN to speak of
-            assert not a.any()
-            continue
-        assert error(a, z) <= 2 * max(error(b, z), floor), i
-
-
-def compare(run, inputs: dict, dtype: torch.dtype, *more) -> None:
-    """Run in float64, and in ``dtype`` with the reference and fused."""
-    shape = inputs['x'].shape
-    grad = torch.randn(shape, dtype=torch.float64)
-    rounded = cast(cast(inputs, dtype), torch.float64)
-    with ops.use('reference'):
-        exact = run(rounded, grad, *[t and t[0] for t in more])
-        plain = run(cast(inputs, dtype), grad, *[t and t[1] for t in more])
-    with ops.use('fused'):
-        found = run(cast(inputs, dtype), grad, *[t and t[1] for t in more])
-    assert_as_good(found, plain, exact, dtype)
 
 
 @both
@@ -161,13 +80,7 @@ def test_mlp_in_pieces(
 def test_depthwise_is_as_good_as_plain_pytorch(
     dtype: torch.dtype, shape: tuple
 ) -> None:
-    c = shape[-1]
-    inputs = dict(
-        x=torch.randn(shape, dtype=torch.float64),
-        weight=torch.randn(c, 1, 7, 7, dtype=torch.float64),
-        bias=torch.randn(c, dtype=torch.float64),
-    )
-    compare(run_depthwise, inputs, dtype)
+    compare(run_depthwise, depthwise_inputs(shape), dtype)
 
 
 def test_float64_agrees_to_rounding() -> None:
@@ -289,8 +202,8 @@ def test_second_derivatives(version: int, op: str) -> None:
 
 def first_derivative(inputs: dict) -> Tensor:
     x, residual, *weights = inputs.values()
-    return fused.convnext_mlp(
-        x, residual, Weights(*weights), None, 1e-6, False
+    return autograd.convnext_mlp(
+        'fused', x, residual, Weights(*weights), None, 1e-6, False
     )
 
 
@@ -405,17 +318,19 @@ def test_operators_keep_their_promises() -> None:
     w = torch.randn(8, 1, 7, 7, requires_grad=True)
     x = torch.randn(2, 9, 5, 8, requires_grad=True)
     bias = torch.randn(8, requires_grad=True)
-    torch.library.opcheck(torch.ops.mmconvnext.depthwise_conv, (x, w, bias))
+    args = ('fused', x, w, bias, 1e-6)
+    torch.library.opcheck(torch.ops.mmconvnext.depthwise_conv, args)
     for version in VERSIONS:
         inputs = cast(mlp_inputs(version, (2, 9, 5, 8)), torch.float32)
         x, residual, *weights = inputs.values()
         for recompute in (False, True):
-            args = (x, residual, None, 1e-6, recompute, *weights)
+            args = ('fused', x, residual, None, 1e-6, recompute, None)
+            args += tuple(weights)
             torch.library.opcheck(torch.ops.mmconvnext.convnext_mlp, args)
         keep = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)
         torch.library.opcheck(
             torch.ops.mmconvnext.convnext_mlp_inference,
-            (x.detach(), residual.detach(), keep, 1e-6)
+            ('fused', x.detach(), residual.detach(), keep, 1e-6, None)
             + tuple(t if t is None else t.detach() for t in weights),
         )
 

@@ -1,9 +1,10 @@
 """Triton kernels under Triton's interpreter, and on a GPU where one is.
 
-Tolerances are those of ``test_ops``: twice the error of plain PyTorch in
+Tolerances are those of ``op_cases``: twice the error of plain PyTorch in
 the same type, against float64.
 """
 
+import copy
 import os
 
 import pytest
@@ -15,63 +16,68 @@ if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')
 pytest.importorskip('triton', reason='triton is an extra: optional.txt')
 
+from op_cases import (
+    DTYPES,
+    assert_as_good,
+    compare,
+    depthwise_inputs,
+    mlp_inputs,
+    run_depthwise,
+    run_mlp,
+)
+
 from mmconvnext import ConvNeXtBlock, ops
-from mmconvnext.ops import choice, reference, triton_ops
+from mmconvnext.ops import choice, reference, triton_depthwise, triton_mlp
+from mmconvnext.ops.algebra import Weights
 
 DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
-DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 # More rows than a tile and not a multiple; C of atto, over one block of
 # channels; smaller than the kernel; one position.
 SHAPES = [(2, 5, 9, 40), (1, 2, 35, 72), (2, 2, 3, 8), (1, 1, 1, 16)]
-
-
-def error(value: Tensor, exact: Tensor) -> float:
-    return ((value.double() - exact).norm() / exact.norm()).item()
-
-
-def assert_as_good(
-    found: Tensor, plain: Tensor, exact: Tensor, dtype: torch.dtype
-) -> None:
-    floor = 2 * torch.finfo(dtype).eps
-    assert error(found, exact) <= 2 * max(error(plain, exact), floor)
-
-
-def tensors(shape: tuple, dtype: torch.dtype) -> tuple:
-    c = shape[-1]
-    return tuple(
-        torch.randn(s, device=DEVICE).to(dtype)
-        for s in (shape, (c, 1, 7, 7), (c,), shape)
-    )
-
-
 CASES = [(s, torch.float32) for s in SHAPES]
 CASES += [(SHAPES[2], dtype) for dtype in DTYPES[1:]]
+both = pytest.mark.parametrize('version', [1, 2])
+
+
+@pytest.fixture(autouse=True)
+def triton_is_there() -> None:
+    choice.absent.cache_clear()
+
+
+def on_device(inputs: dict) -> dict:
+    return {k: t if t is None else t.to(DEVICE) for k, t in inputs.items()}
 
 
 @pytest.mark.parametrize(('shape', 'dtype'), CASES, ids=str)
 def test_depthwise(shape: tuple, dtype: torch.dtype) -> None:
-    x, weight, bias, grad = tensors(shape, dtype)
-    results = []
-    for op, cast in (
-        (triton_ops.depthwise_conv, dtype),
-        (reference.depthwise_conv, dtype),
-        (reference.depthwise_conv, torch.float64),
-    ):
-        given = [t.to(cast).requires_grad_() for t in (x, weight, bias)]
-        y = op(*given)
-        results.append([y, *torch.autograd.grad(y, given, grad.to(cast))])
-    for found, plain, exact in zip(*results):
-        assert found.shape == exact.shape
-        assert_as_good(found, plain, exact, dtype)
+    inputs = on_device(depthwise_inputs(shape))
+    compare(run_depthwise, inputs, dtype, path='triton')
+
+
+@both
+@pytest.mark.parametrize(('shape', 'dtype'), CASES, ids=str)
+@pytest.mark.parametrize('dropped', [False, True])
+def test_mlp(
+    version: int, shape: tuple, dtype: torch.dtype, dropped: bool
+) -> None:
+    keep = None
+    if dropped:
+        keep = torch.tensor([1.25, 0.0], device=DEVICE)[: shape[0]]
+        keep = keep.view(-1, 1, 1, 1)
+        keep = (keep.double(), keep.to(dtype))
+    inputs = on_device(mlp_inputs(version, shape))
+    compare(run_mlp, inputs, dtype, keep, path='triton')
 
 
 @pytest.mark.parametrize('mean', [0.0, 100.0])
 @pytest.mark.parametrize('shape', SHAPES[:3], ids=str)
 def test_statistics_of_the_norm(shape: tuple, mean: float) -> None:
     """A large mean must not eat the variance."""
-    x, weight, bias, _ = tensors(shape, torch.float32)
+    inputs = on_device(depthwise_inputs(shape)).values()
+    x, weight, bias = (t.float() for t in inputs)
     bias = bias + mean
-    y, centre, rstd = triton_ops.depthwise_forward(x, weight, bias, 1e-6)
+    y, moments = triton_depthwise.depthwise_forward(x, weight, bias, 1e-6)
+    centre, rstd = moments
     exact = reference.depthwise_conv(
         x.double(), weight.double(), bias.double()
     )
@@ -81,64 +87,141 @@ def test_statistics_of_the_norm(shape: tuple, mean: float) -> None:
     )
     spread = (rows.var(1, unbiased=False) + 1e-6).rsqrt()
     torch.testing.assert_close(rstd.double(), spread, rtol=1e-4, atol=0)
-    plain = triton_ops.depthwise_forward(x, weight, bias)
+    plain = triton_depthwise.depthwise_forward(x, weight, bias)
     torch.testing.assert_close(y, plain, rtol=0, atol=0)
 
 
 def test_the_weight_gradient_is_deterministic() -> None:
-    x, _, _, grad = tensors((2, 9, 3, 8), torch.float32)
-    once = triton_ops.depthwise_wgrad(grad, x, 7)
+    x, grad = torch.randn(2, 2, 9, 3, 8, device=DEVICE)
+    once = triton_depthwise.depthwise_wgrad(grad, x, 7)
     for _ in range(3):
-        again = triton_ops.depthwise_wgrad(grad, x, 7)
+        again = triton_depthwise.depthwise_wgrad(grad, x, 7)
         torch.testing.assert_close(again, once, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('activate', [False, True])
 @pytest.mark.parametrize('images', [1, 3])
-def test_gelu_and_its_squares(images: int, dtype: torch.dtype) -> None:
-    h = torch.randn(images * 35, 160, device=DEVICE).to(dtype)
-    a, squares = triton_ops.gelu_squares(h, images)
-    exact = F.gelu(h.double())
-    assert_as_good(a, F.gelu(h), exact, dtype)
-    rounded = a.double().view(images, -1, 160)
-    exact = rounded.square().sum(1)
-    torch.testing.assert_close(squares.double(), exact, rtol=1e-5, atol=1e-6)
+def test_the_first_product(
+    images: int, activate: bool, dtype: torch.dtype
+) -> None:
+    """The map it leaves, and GRN's norms."""
+    inputs = on_device(mlp_inputs(2, (images, 35, 1, 40)))
+    x, _, *weights = (t if t is None else t.to(dtype) for t in inputs.values())
+    w, rows = Weights(*weights), x.flatten(0, 2)
+    moments = triton_mlp.row_moments(rows, 1e-6)
+    found = triton_mlp.expand(rows, w, moments, images, activate)
+
+    def plain(x: Tensor, *p: Tensor) -> list:
+        h = F.linear(F.layer_norm(x, (40,), *p[:2], eps=1e-6), *p[2:])
+        a = F.gelu(h).view(images, 35, -1)
+        norms = torch.linalg.vector_norm(a, dim=1)
+        return [a.flatten(0, 1) if activate else h, norms]
+
+    exact = plain(rows.double(), *(t.double() for t in weights[:4]))
+    wanted = plain(rows, *weights[:4])
+    wanted[1] = wanted[1].float()  # ours are float32 whatever the type
+    assert_as_good(found, wanted, exact, dtype)
 
 
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 @pytest.mark.parametrize('images', [None, 1, 3])
 def test_gelu_backward(images: int, dtype: torch.dtype) -> None:
     n = images or 1
-    h, d_a = torch.randn(2, n * 35, 160, device=DEVICE).to(dtype)
-    pull = None
+    h, d_z = torch.randn(2, n * 35, 160, device=DEVICE).to(dtype)
+    factor, pull = None, None
     if images:
-        pull = torch.randn(images, 160, device=DEVICE)
+        factor, pull = torch.randn(2, images, 160, device=DEVICE)
 
     def plain(h: Tensor, d_a: Tensor) -> Tensor:
         if pull is not None:
-            every = pull.to(h.dtype).repeat_interleave(35, 0)
-            d_a = d_a + every * F.gelu(h)
+            s, q = (t.to(h).repeat_interleave(35, 0) for t in (factor, pull))
+            d_a = d_a * s + q * F.gelu(h)
         return torch.ops.aten.gelu_backward(d_a, h)
 
-    found, sums = triton_ops.gelu_backward(d_a, h, pull)
-    exact = plain(h.double(), d_a.double())
-    assert_as_good(found, plain(h, d_a), exact, dtype)
+    found, sums = triton_mlp.gelu_backward(d_z, h, factor, pull)
+    exact = plain(h.double(), d_z.double())
+    assert_as_good([found], [plain(h, d_z)], [exact], dtype)
     torch.testing.assert_close(
         sums.double(), found.double().sum(0), rtol=1e-4, atol=1e-4
     )
 
 
-@pytest.mark.parametrize('version', [1, 2])
-def test_a_block_on_the_triton_path(version: int) -> None:
-    choice.absent.cache_clear()
+@both
+@pytest.mark.parametrize('autocast', [False, True])
+def test_a_block(version: int, autocast: bool) -> None:
+    """Moments go from the convolution to the product behind it."""
     block = ConvNeXtBlock(8, 0.0, 1.0 if version == 1 else None).to(DEVICE)
+    for param in block.parameters():
+        torch.nn.init.normal_(param, std=0.3)
     x = torch.randn(2, 8, 6, 5, device=DEVICE)
+    grad, results = torch.randn_like(x), []
+    for path, dtype in (
+        ('triton', torch.float32),
+        ('reference', torch.float32),
+        ('reference', torch.float64),
+    ):
+        given = copy.deepcopy(block).to(dtype)
+        low = autocast and dtype == torch.float32
+        with ops.use(path), torch.autocast(DEVICE, enabled=low):
+            y = given(x.to(dtype))
+            with torch.no_grad():
+                inferred = given(x.to(dtype))
+        y.backward(grad.to(dtype))
+        grads = (p.grad for p in given.parameters())
+        results.append([y.detach(), inferred, *grads])
+    assert_as_good(*results, torch.bfloat16 if autocast else torch.float32)
+
+
+def test_the_block_uses_the_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*args: object) -> None:
+        raise AssertionError('moments were computed again')
+
+    monkeypatch.setattr(triton_mlp, 'row_moments', never)
+    block = ConvNeXtBlock(8).to(DEVICE)
+    x = torch.randn(1, 8, 6, 5, device=DEVICE)
+    with ops.use('triton'):
+        block(x).sum().backward()
+        with torch.no_grad():
+            block(x)
+
+
+@both
+def test_compiled(version: int) -> None:
+    block = ConvNeXtBlock(8, 0.0, 1.0 if version == 1 else None).to(DEVICE)
+    for param in block.parameters():
+        torch.nn.init.normal_(param, std=0.3)
+    x = torch.randn(2, 8, 6, 5, device=DEVICE)
+    torch._dynamo.reset()
+    compiled = torch.compile(block, fullgraph=True, backend='aot_eager')
     results = []
-    for path in ('triton', 'reference'):
-        block.zero_grad()
-        with ops.use(path):
-            y = block(x)
-        y.square().sum().backward()
-        results.append([y, *(p.grad.clone() for p in block.parameters())])
+    with ops.use('triton'):
+        for run in (block, compiled):
+            block.zero_grad()
+            y = run(x)
+            y.square().sum().backward()
+            with torch.no_grad():
+                inferred = run(x)
+            grads = (p.grad.clone() for p in block.parameters())
+            results.append([y, inferred, *grads])
     for found, plain in zip(*results):
-        assert error(found, plain.double()) < 1e-5
+        torch.testing.assert_close(found, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_operators_keep_their_promises() -> None:
+    inputs = on_device(depthwise_inputs((2, 5, 3, 8))).values()
+    args = ('triton', *(t.float().requires_grad_() for t in inputs), 1e-6)
+    torch.library.opcheck(torch.ops.mmconvnext.depthwise_conv, args)
+    inputs = on_device(mlp_inputs(2, (2, 5, 3, 8))).values()
+    x, residual, *weights = (
+        t if t is None else t.float().requires_grad_() for t in inputs
+    )
+    args = ('triton', x, residual, None, 1e-6, False, None, *weights)
+    torch.library.opcheck(torch.ops.mmconvnext.convnext_mlp, args)
+
+
+def test_float64_is_refused() -> None:
+    block = ConvNeXtBlock(8).to(DEVICE).double()
+    x = torch.randn(1, 8, 6, 5, device=DEVICE).double()
+    with ops.use('triton'), pytest.raises(TypeError, match='float64'):
+        block(x)

@@ -90,7 +90,7 @@ def test_imports_go_one_way(file: Path) -> None:
 def test_hosts_and_triton_stay_outside(file: Path) -> None:
     found = imports(file)
     assert not found & {'mmdet', 'mmseg'}
-    assert 'triton' not in found or file.name == 'triton_ops.py'
+    assert 'triton' not in found or file.name.startswith('triton_')
 
 
 def test_import_needs_no_host() -> None:

@@ -6,7 +6,11 @@ forces one, :func:`explain` prints the choice.
 """
 
 from .choice import PATHS, absent, explain, use
-from .dispatch import convnext_mlp, depthwise_conv
+from .dispatch import (
+    convnext_mlp,
+    depthwise_conv,
+    depthwise_conv_moments,
+)
 from .reference import grn, layer_norm
 
 __all__ = [
@@ -14,6 +18,7 @@ __all__ = [
     'absent',
     'convnext_mlp',
     'depthwise_conv',
+    'depthwise_conv_moments',
     'explain',
     'grn',
     'layer_norm',

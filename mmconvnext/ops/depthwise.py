@@ -8,13 +8,13 @@ of the size of the map, and in that form oneDNN is fast.
 
 from __future__ import annotations
 
-from typing import Any, Callable, Optional, Sequence, Tuple
+from typing import Callable, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import gemm, reference
+from . import gemm
 
 
 @gemm.without_autocast
@@ -88,39 +88,3 @@ def backward(
     if needed[2]:
         d_bias = grad.sum((0, 1, 2))
     return d_x, d_weight, d_bias
-
-
-class DepthwiseConv(torch.autograd.Function):
-    """A depthwise convolution of stride 1 that keeps the size of maps."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Optional[Tensor]
-    ) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, weight, bias)
-        return forward(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple:
-        if torch.is_grad_enabled():
-            return plain_backward(grad, ctx.saved_tensors)
-        x, weight, _ = ctx.saved_tensors
-        return backward(grad, x, weight, ctx.needs_input_grad)
-
-
-def depthwise_conv(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor]
-) -> Tensor:
-    return DepthwiseConv.apply(x, weight, bias)
-
-
-@gemm.without_autocast
-def plain_backward(grad: Tensor, tensors: Tuple) -> Tuple:
-    asked = [t for t in tensors if t is not None and t.requires_grad]
-    y = reference.depthwise_conv(*tensors)
-    found = iter(torch.autograd.grad(y, asked, grad, create_graph=True))
-    return tuple(
-        next(found) if t is not None and t.requires_grad else None
-        for t in tensors
-    )

@@ -2,64 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Optional
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from . import depthwise, fused, reference
+from . import autograd, reference
+from .algebra import PRODUCTS, Weights
 from .choice import HAS_CUSTOM_OPS, compute_dtype, is_compiling, path_of
-from .fused import Weights
 from .reference import Affine
 
-
-class Backend(NamedTuple):
-    """The ops of one path; arguments are those of the fused one."""
-
-    depthwise_conv: Callable[..., Tensor]
-    convnext_mlp: Callable[..., Tensor]
-
-
-EAGER = {'fused': Backend(depthwise.depthwise_conv, fused.convnext_mlp)}
-COMPILED = {}
 if HAS_CUSTOM_OPS:
     from . import library
 
-    COMPILED['fused'] = Backend(library.depthwise_conv, library.convnext_mlp)
 
-
-def backend(path: str) -> Backend:
-    """Look a path up; Triton is imported when it first runs.
-
-    Raises:
-        RuntimeError: for Triton under ``torch.compile``.
-    """
-    if path == 'triton' and is_compiling():
-        raise RuntimeError(
-            "ops path 'triton' has no operators for torch.compile; use "
-            "'fused', 'reference' or 'auto'"
-        )
-    if path == 'triton' and path not in EAGER:
-        from . import triton_ops
-
-        EAGER[path] = Backend(
-            triton_ops.depthwise_conv, triton_ops.convnext_mlp
-        )
-    return (COMPILED if is_compiling() else EAGER)[path]
+def _backend():
+    return library if is_compiling() else autograd
 
 
 def depthwise_conv(
     x: Tensor, weight: Tensor, bias: Optional[Tensor] = None
 ) -> Tensor:
     """See :func:`reference.depthwise_conv`."""
+    return depthwise_conv_moments(x, weight, bias)[0]
+
+
+def depthwise_conv_moments(
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor] = None,
+    eps: Optional[float] = None,
+) -> Tuple[Tensor, Optional[Tensor]]:
+    """The same, and what :func:`convnext_mlp` can use of its result.
+
+    Args:
+        eps: of the layer norm behind it.
+
+    Returns:
+        The map, and from a path that has them at hand the means and
+        reciprocal deviations of its rows, ``(2, N H W)`` in float32.
+    """
     path = path_of('depthwise_conv', x, (x, weight, bias))
     if path == 'reference':
-        return reference.depthwise_conv(x, weight, bias)
+        return reference.depthwise_conv(x, weight, bias), None
     dtype = compute_dtype(x)
     bias = None if bias is None else bias.to(dtype)
-    op = backend(path).depthwise_conv
-    return op(x.to(dtype), weight.to(dtype), bias)
+    given = x.to(dtype), weight.to(dtype), bias
+    return _backend().depthwise_conv(path, *given, eps)
 
 
 def convnext_mlp(
@@ -73,11 +63,13 @@ def convnext_mlp(
     keep: Optional[Tensor] = None,
     eps: float = 1e-6,
     recompute: bool = False,
+    moments: Optional[Tensor] = None,
 ) -> Tensor:
     """See :func:`reference.convnext_mlp`.
 
     Args:
         recompute: compute the hidden map again in the backward pass.
+        moments: of :func:`depthwise_conv_moments`, with the same ``eps``.
     """
     w = Weights(
         *norm, *pwconv1, *pwconv2, *(grn_affine or (None, None)), layer_scale
@@ -86,11 +78,10 @@ def convnext_mlp(
     if path == 'reference' or (keep is not None and keep.requires_grad):
         if recompute and torch.is_grad_enabled():
             args = (x, residual, w, keep, eps)
-            return checkpoint(fused.plain, *args, use_reentrant=False)
-        return fused.plain(x, residual, w, keep, eps)
+            return checkpoint(autograd.plain, *args, use_reentrant=False)
+        return autograd.plain(x, residual, w, keep, eps)
     dtype = compute_dtype(x)
-    w = w._replace(
-        **{key: getattr(w, key).to(dtype) for key in fused.PRODUCTS}
-    )
-    op = backend(path).convnext_mlp
-    return op(x.to(dtype), residual, w, keep, eps, recompute)
+    w = w._replace(**{key: getattr(w, key).to(dtype) for key in PRODUCTS})
+    mlp = _backend().convnext_mlp
+    x = x.to(dtype)
+    return mlp(path, x, residual, w, keep, eps, recompute, moments)

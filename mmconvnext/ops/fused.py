@@ -1,15 +1,8 @@
 """The pointwise half of a block with few passes over the 4C-wide hidden map.
 
-GRN and the layer scale never touch a map: both are factors on the weights of
-the second product. With ``a = gelu(h)``, ``G`` the norm of a channel of
-``a`` over one image, ``N = G / (mean G + eps)`` and ``s = 1 + gamma N``
-
-    grn(a) W2^T = a (W2 diag(s))^T + W2 beta
-
-exactly. Backward, the gradient of ``s`` needs no pass either: for the weight
-gradient ``P = g^T a`` of one image it is the sum of ``W2 * P`` over output
-channels. Where an image has fewer positions than channels its map is smaller
-than weights of its own, and the factor goes on the map.
+GRN and the layer scale are factors on weights (:mod:`.algebra`). Where an
+image has fewer positions than channels its map is smaller than weights of
+its own, and the factor goes on the map.
 
 Kept for the backward pass are the input and ``h``, 5 of the 24 maps of C
 channels that plain PyTorch keeps in a V2 block (6 with the input of the
@@ -19,55 +12,29 @@ its cache, and nothing else as wide as ``h`` is ever allocated.
 
 from __future__ import annotations
 
-from typing import (
-    Any,
-    Dict,
-    Iterator,
-    List,
-    NamedTuple,
-    Optional,
-    Tuple,
-)
+from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import gemm, reference
+from . import gemm
+from .algebra import (
+    Saved,
+    Stats,
+    Sums,
+    Weights,
+    first_product_backward,
+    normalise,
+    out_dtype,
+    pull_of,
+    scaled,
+    stats_of,
+    weight_gradients,
+)
 
-GRN_EPS = 1e-6
 # Elements of the hidden map in one piece on a CPU: 32 MB in float32.
 PIECE = 1 << 23
-
-
-class Weights(NamedTuple):
-    """Parameters of :func:`reference.convnext_mlp`, in its order."""
-
-    norm_weight: Tensor
-    norm_bias: Tensor
-    weight1: Tensor
-    bias1: Tensor
-    weight2: Tensor
-    bias2: Tensor
-    gamma: Optional[Tensor]
-    beta: Optional[Tensor]
-    scale: Optional[Tensor]
-
-
-# What takes part in products, and has their type under autocast.
-PRODUCTS = ('weight1', 'bias1', 'weight2', 'bias2')
-
-
-class Saved(NamedTuple):
-    """What the backward pass needs beside the input and the weights.
-
-    Args:
-        hidden: ``(R, 4C)``, or None to compute it again.
-        norms: G of each image, ``(N, 4C)``, or None without GRN.
-    """
-
-    hidden: Optional[Tensor]
-    norms: Optional[Tensor]
 
 
 class Group(NamedTuple):
@@ -75,20 +42,6 @@ class Group(NamedTuple):
 
     images: slice
     pieces: List[slice]
-
-
-def wide(dtype: torch.dtype) -> torch.dtype:
-    """The type of statistics: float32, or float64 for float64."""
-    return torch.promote_types(dtype, torch.float32)
-
-
-def out_dtype(
-    dtype: torch.dtype, residual: Tensor, scale: Optional[Tensor]
-) -> torch.dtype:
-    """Type of the reference's result where it computes in ``dtype``."""
-    if scale is not None:
-        dtype = torch.promote_types(dtype, scale.dtype)
-    return torch.promote_types(dtype, residual.dtype)
 
 
 def _groups(x: Tensor, w: Weights, keep: Optional[Tensor]) -> List[Group]:
@@ -122,48 +75,6 @@ def _folds(rows: int, channels: int) -> bool:
     return rows >= channels
 
 
-def _normalise(x: Tensor, w: Weights, eps: float) -> Tuple:
-    return torch.native_layer_norm(x, x.shape[-1:], *_affine(x, w), eps)
-
-
-def _affine(x: Tensor, w: Weights) -> Tuple[Tensor, Tensor]:
-    # A CPU keeps the statistics in the type of the weights.
-    dtype = wide(x.dtype) if x.device.type == 'cpu' else x.dtype
-    return w.norm_weight.to(dtype), w.norm_bias.to(dtype)
-
-
-def _scaled(w: Weights) -> Tuple[Tensor, Tensor]:
-    """Weight and bias of the second product with layer scale and beta."""
-    weight, bias = w.weight2, w.bias2
-    if w.beta is not None:
-        bias = bias + weight.to(w.beta.dtype) @ w.beta
-    if w.scale is None:
-        return weight, bias
-    return w.scale[:, None] * weight, w.scale * bias
-
-
-class Stats(NamedTuple):
-    """GRN of some images, ``(k, 4C)`` but for the mean."""
-
-    norms: Tensor
-    mean: Tensor
-    factor: Tensor
-
-
-def _stats(norms: Tensor, gamma: Tensor) -> Stats:
-    mean = norms.mean(-1, keepdim=True) + GRN_EPS
-    return Stats(norms, mean, 1 + gamma * (norms / mean))
-
-
-def _pull(d_factor: Tensor, stats: Stats, gamma: Tensor) -> Tensor:
-    """What to multiply ``a`` with for its gradient through the norms."""
-    norms, mean, _ = stats
-    d_n = gamma * d_factor
-    inner = (d_n * norms).mean(-1, keepdim=True) / mean
-    # The norm of a dead channel has gradient zero.
-    return torch.where(norms > 0, (d_n - inner) / (mean * norms), 0)
-
-
 @gemm.without_autocast
 def infer(
     x: Tensor,
@@ -171,8 +82,13 @@ def infer(
     w: Weights,
     keep: Optional[Tensor],
     eps: float,
+    moments: Optional[Tensor] = None,
 ) -> Tensor:
-    """Compute :func:`reference.convnext_mlp`, keeping nothing."""
+    """Compute :func:`reference.convnext_mlp`, keeping nothing.
+
+    Args:
+        moments: not used here, since a layer norm computes its own.
+    """
     return _forward(x, residual, w, keep, eps, None)[0]
 
 
@@ -183,8 +99,13 @@ def forward(
     w: Weights,
     keep: Optional[Tensor],
     eps: float,
+    moments: Optional[Tensor] = None,
 ) -> Tuple[Tensor, Saved]:
-    """Compute :func:`reference.convnext_mlp` and what backward needs."""
+    """Compute :func:`reference.convnext_mlp` and what backward needs.
+
+    Args:
+        moments: not used here, since a layer norm computes its own.
+    """
     kept: List[Tensor] = []
     y, norms = _forward(x, residual, w, keep, eps, kept)
     return y, Saved(kept[0], norms)
@@ -201,7 +122,7 @@ def _forward(
     """With ``kept`` given, the whole hidden map becomes its one item."""
     c, norms = x.size(-1), []
     rows, base = x.reshape(-1, c), residual.reshape(-1, c)
-    weight, bias = _scaled(w)
+    weight, bias = scaled(w)
     bias = bias.to(x.dtype)
     y = torch.empty_like(base, dtype=out_dtype(x.dtype, residual, w.scale))
     for images, pieces in _groups(x, w, keep):
@@ -215,7 +136,7 @@ def _forward(
                 again = kept is not None and len(pieces) > 1
                 maps.append(None if again else a)
             norms.append(squares.sqrt_())
-            factor = _stats(norms[-1], w.gamma).factor
+            factor = stats_of(norms[-1], w.gamma).factor
             if _folds(len(rows) // len(x), c):
                 folded, factor = weight * factor, None
         folded = folded.to(x.dtype)
@@ -245,7 +166,7 @@ def _expand(
     kept: Optional[List[Tensor]],
 ) -> Tensor:
     """``gelu(h)`` of a piece of rows; its ``h`` goes into ``kept``."""
-    normed = _normalise(rows[piece], w, eps)[0]
+    normed = normalise(rows[piece], w, eps)[0]
     if kept is None:
         return gemm.linear_gelu(normed, w.weight1, w.bias1)
     h = gemm.linear(normed, w.weight1, w.bias1)
@@ -276,20 +197,6 @@ def _project(
     return residual + (branch * keep[:, 0]).view_as(residual)
 
 
-class Sums:
-    """Gradients of weights, added up over pieces."""
-
-    def __init__(self) -> None:
-        self.of: Dict[str, Tensor] = {}
-
-    def add(self, **parts: Tensor) -> None:
-        for key, part in parts.items():
-            if key in self.of:
-                self.of[key] += part
-            else:
-                self.of[key] = part
-
-
 @gemm.without_autocast
 def backward(
     grad: Tensor,
@@ -304,7 +211,7 @@ def backward(
     grad = grad.to(x.dtype)
     grad = (grad if keep is None else grad * keep).reshape(-1, c)
     rows, d_x = x.reshape(-1, c), x.new_empty(len(grad), c)
-    weight, _ = _scaled(w)
+    weight, _ = scaled(w)
     for images, pieces in _groups(x, w, keep):
         xs, grads = [rows[p] for p in pieces], [grad[p] for p in pieces]
         hs = _hidden(xs, w, eps, saved.hidden, pieces)
@@ -313,12 +220,19 @@ def backward(
         else:
             folds = _folds(len(rows) // len(x), c)
             step = _folded_step if folds else _unfolded_step
-            stats = _stats(saved.norms[images], w.gamma)
+            stats = stats_of(saved.norms[images], w.gamma)
             d_as = step(grads, hs, weight, sums, stats, w.gamma)
         for piece, part, h, d_a in zip(pieces, xs, hs, d_as):
-            d_x[piece] = _first_step(part, h, d_a, w, eps, sums)
+            d_h = _gelu_backward(d_a, h)
+            sums.add(bias1=gemm.sums(d_h))
+            d_x[piece] = first_product_backward(part, d_h, w, eps, sums)
     sums.add(total=gemm.sums(grad))
-    return d_x.view(x.shape), _weight_gradients(sums.of, w, weight)
+    return d_x.view(x.shape), weight_gradients(sums.of, w, weight)
+
+
+def _gelu_backward(d_a: Tensor, h: Tensor) -> Tensor:
+    """In the memory of ``d_a``."""
+    return torch.ops.aten.gelu_backward.grad_input(d_a, h, grad_input=d_a)
 
 
 def _hidden(
@@ -330,7 +244,7 @@ def _hidden(
 ) -> List[Tensor]:
     if hidden is not None:
         return [hidden[piece] for piece in pieces]
-    normed = [_normalise(x, w, eps)[0] for x in xs]
+    normed = [normalise(x, w, eps)[0] for x in xs]
     return [gemm.linear(part, w.weight1, w.bias1) for part in normed]
 
 
@@ -363,7 +277,7 @@ def _folded_step(
         weight=product * stats.factor,
         gamma=(d_factor * (stats.norms / stats.mean))[0],
     )
-    pull = _pull(d_factor, stats, gamma).to(a.dtype)
+    pull = pull_of(d_factor, stats, gamma).to(a.dtype)
     across = (weight * stats.factor).to(a.dtype).t()
     for g, h in zip(grads, hs):
         a = a if len(hs) == 1 else F.gelu(h)
@@ -388,143 +302,5 @@ def _unfolded_step(
         weight=gemm.product(g, (a * factor).view_as(h)),
         gamma=(d_factor * (stats.norms / stats.mean)).sum(0),
     )
-    pull = _pull(d_factor, stats, gamma).to(dtype)
+    pull = pull_of(d_factor, stats, gamma).to(dtype)
     yield d_z.mul_(factor).addcmul_(a, pull[:, None]).view_as(h)
-
-
-def _first_step(
-    x: Tensor, h: Tensor, d_a: Tensor, w: Weights, eps: float, sums: Sums
-) -> Tensor:
-    """Backward of GELU, the first product and the norm; uses up ``d_a``."""
-    d_h = torch.ops.aten.gelu_backward.grad_input(d_a, h, grad_input=d_a)
-    normed, mean, rstd = _normalise(x, w, eps)
-    d_normed = gemm.linear(d_h, w.weight1.t())
-    d_x, d_weight, d_bias = torch.ops.aten.native_layer_norm_backward(
-        d_normed, x, x.shape[-1:], mean, rstd, *_affine(x, w), [True] * 3
-    )
-    sums.add(
-        norm_weight=d_weight,
-        norm_bias=d_bias,
-        weight1=gemm.product(normed, d_h),
-        bias1=gemm.sums(d_h),
-    )
-    return d_x
-
-
-def _weight_gradients(
-    of: Dict[str, Tensor], w: Weights, weight: Tensor
-) -> Weights:
-    """From sums over pieces, ``weight1`` transposed, to gradients."""
-    d_weight, total, d_beta, d_scale = of['weight'], of['total'], None, None
-    if w.gamma is not None:
-        d_weight = d_weight + total[:, None] * w.beta
-        d_beta = total @ weight.to(total.dtype)
-    if w.scale is not None:
-        d_scale = (w.weight2 * d_weight).sum(1) + w.bias2 * total
-        d_weight, total = w.scale[:, None] * d_weight, w.scale * total
-    grads = Weights(
-        of['norm_weight'],
-        of['norm_bias'],
-        gemm.transposed(of['weight1']),
-        of['bias1'],
-        d_weight,
-        total,
-        of.get('gamma'),
-        d_beta,
-        d_scale,
-    )
-    pairs = zip(grads, w)
-    return Weights(*(g if g is None else g.to(p.dtype) for g, p in pairs))
-
-
-class ConvNeXtMLP(torch.autograd.Function):
-    """:func:`forward` and :func:`backward`, differentiable twice.
-
-    A second derivative goes through the reference: under ``create_graph``
-    the backward pass is computed again in plain PyTorch.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        residual: Tensor,
-        keep: Optional[Tensor],
-        eps: float,
-        recompute: bool,
-        *weights: Optional[Tensor],
-    ) -> Tensor:
-        y, saved = forward(x, residual, Weights(*weights), keep, eps)
-        if recompute:
-            saved = saved._replace(hidden=None)
-        ctx.save_for_backward(x, keep, *saved, *weights)
-        ctx.eps, ctx.residual_dtype = eps, residual.dtype
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple:
-        x, keep, hidden, norms, *weights = ctx.saved_tensors
-        saved, w = Saved(hidden, norms), Weights(*weights)
-        if torch.is_grad_enabled():
-            d_x, d_w = _plain_backward(grad, x, w, keep, ctx.eps)
-        else:
-            d_x, d_w = backward(grad, x, w, keep, saved, ctx.eps)
-        d_residual = grad.to(ctx.residual_dtype)
-        return (d_x, d_residual, None, None, None, *d_w)
-
-
-def convnext_mlp(
-    x: Tensor,
-    residual: Tensor,
-    w: Weights,
-    keep: Optional[Tensor],
-    eps: float,
-    recompute: bool,
-) -> Tensor:
-    if torch.is_grad_enabled() and requires_grad(x, residual, *w):
-        return ConvNeXtMLP.apply(x, residual, keep, eps, recompute, *w)
-    return infer(x, residual, w, keep, eps)
-
-
-def requires_grad(*tensors: Optional[Tensor]) -> bool:
-    return any(t is not None and t.requires_grad for t in tensors)
-
-
-def plain(
-    x: Tensor,
-    residual: Tensor,
-    w: Weights,
-    keep: Optional[Tensor],
-    eps: float,
-) -> Tensor:
-    """The reference, from :class:`Weights`."""
-    return reference.convnext_mlp(
-        x,
-        residual,
-        (w.norm_weight, w.norm_bias),
-        (w.weight1, w.bias1),
-        (w.weight2, w.bias2),
-        None if w.gamma is None else (w.gamma, w.beta),
-        w.scale,
-        keep,
-        eps,
-    )
-
-
-@gemm.without_autocast
-def _plain_backward(
-    grad: Tensor, x: Tensor, w: Weights, keep: Optional[Tensor], eps: float
-) -> Tuple[Tensor, List[Optional[Tensor]]]:
-    tensors = (x, *w)
-    asked = [t for t in tensors if t is not None and t.requires_grad]
-    branch = plain(x, torch.zeros_like(x), w, keep, eps)
-    found = iter(
-        torch.autograd.grad(
-            branch, asked, grad.to(branch.dtype), create_graph=True
-        )
-    )
-    grads = [
-        next(found) if t is not None and t.requires_grad else None
-        for t in tensors
-    ]
-    return grads[0], grads[1:]

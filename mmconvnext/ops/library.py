@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Sequence, Tuple
 
-import torch
 from torch import Tensor
 from torch.library import custom_op, register_autograd
 
-from . import depthwise, fused
-from .fused import Saved, Weights, requires_grad
+from .algebra import Saved, Weights, out_dtype, wide
+from .autograd import needs_gradient
+from .kernels import GIVE_MOMENTS, kernels
 
 OPTIONAL = ('gamma', 'beta', 'scale')
 WEIGHTS = ', '.join(
@@ -32,44 +32,76 @@ def _full(like: Tensor, *tensors: Optional[Tensor]) -> List[Tensor]:
     return [like.new_empty(0) if t is None else t for t in tensors]
 
 
-@_operator('depthwise_conv', 'Tensor x, Tensor weight, Tensor? bias', 'Tensor')
-def _depthwise(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-    return depthwise.forward(x.contiguous(), weight, bias).contiguous()
+@_operator(
+    'depthwise_conv',
+    'str path, Tensor x, Tensor weight, Tensor? bias, float? eps',
+    '(Tensor, Tensor)',
+)
+def _depthwise(
+    path: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],
+    eps: Optional[float],
+) -> Tuple[Tensor, Tensor]:
+    convolve = kernels(path).convolve
+    y, moments = convolve(x.contiguous(), weight, bias, eps)
+    return y.contiguous(), *_full(x.new_empty(0, dtype=wide(x.dtype)), moments)
 
 
 @_depthwise.register_fake
-def _(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-    return x.new_empty(x.shape)
+def _(
+    path: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],
+    eps: Optional[float],
+) -> Tuple[Tensor, Tensor]:
+    given = path in GIVE_MOMENTS and eps is not None
+    shape = (2, x.numel() // x.size(-1)) if given else 0
+    moments = x.new_empty(shape, dtype=wide(x.dtype))
+    return x.new_empty(x.shape), moments
 
 
 @_operator(
     'depthwise_conv_backward',
-    'Tensor grad, Tensor x, Tensor weight, bool[] needed',
+    'str path, Tensor grad, Tensor x, Tensor weight, bool[] needed',
     'Tensor[]',
 )
 def _depthwise_grads(
-    grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    path: str,
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    needed: Sequence[bool],
 ) -> List[Tensor]:
-    grads = depthwise.backward(grad, x.contiguous(), weight, needed)
+    backward = kernels(path).convolve_backward
+    grads = backward(grad, x.contiguous(), weight, needed)
     return [g.contiguous() for g in _full(x, *grads)]
 
 
 @_depthwise_grads.register_fake
 def _(
-    grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+    path: str,
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    needed: Sequence[bool],
 ) -> List[Tensor]:
     shapes = (x.shape, weight.shape, weight.shape[:1])
     return [x.new_empty(s if n else 0) for s, n in zip(shapes, needed)]
 
 
-def _save_depthwise(ctx: Any, inputs: Tuple, output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:2])
+def _save_depthwise(ctx: Any, inputs: Tuple, output: Tuple) -> None:
+    ctx.path, x, weight, *_ = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.mark_non_differentiable(output[1])
 
 
-def _depthwise_backward(ctx: Any, grad: Tensor) -> Tuple:
-    needed = list(ctx.needs_input_grad)
-    grads = _depthwise_grads(grad, *ctx.saved_tensors, needed)
-    return tuple(g if n else None for g, n in zip(grads, needed))
+def _depthwise_backward(ctx: Any, grad: Tensor, _: Optional[Tensor]) -> Tuple:
+    needed = list(ctx.needs_input_grad[1:4])
+    grads = _depthwise_grads(ctx.path, grad, *ctx.saved_tensors, needed)
+    return (None, *(g if n else None for g, n in zip(grads, needed)), None)
 
 
 register_autograd(
@@ -81,46 +113,55 @@ register_autograd(
 
 @_operator(
     'convnext_mlp_inference',
-    f'Tensor x, Tensor residual, Tensor? keep, float eps, {WEIGHTS}',
+    'str path, Tensor x, Tensor residual, Tensor? keep, float eps, '
+    f'Tensor? moments, {WEIGHTS}',
     'Tensor',
 )
 def _mlp_inference(
+    path: str,
     x: Tensor,
     residual: Tensor,
     keep: Optional[Tensor],
     eps: float,
+    moments: Optional[Tensor],
     *weights: Optional[Tensor],
 ) -> Tensor:
-    return fused.infer(x, residual, Weights(*weights), keep, eps)
+    w = Weights(*weights)
+    return kernels(path).infer(x, residual, w, keep, eps, moments)
 
 
 @_mlp_inference.register_fake
 def _(
+    path: str,
     x: Tensor,
     residual: Tensor,
     keep: Optional[Tensor],
     eps: float,
+    moments: Optional[Tensor],
     *weights: Optional[Tensor],
 ) -> Tensor:
-    dtype = fused.out_dtype(x.dtype, residual, weights[-1])
+    dtype = out_dtype(x.dtype, residual, weights[-1])
     return x.new_empty(x.shape, dtype=dtype)
 
 
 @_operator(
     'convnext_mlp',
-    'Tensor x, Tensor residual, Tensor? keep, float eps, bool recompute, '
-    f'{WEIGHTS}',
+    'str path, Tensor x, Tensor residual, Tensor? keep, float eps, '
+    f'bool recompute, Tensor? moments, {WEIGHTS}',
     '(Tensor, Tensor, Tensor)',
 )
 def _mlp(
+    path: str,
     x: Tensor,
     residual: Tensor,
     keep: Optional[Tensor],
     eps: float,
     recompute: bool,
+    moments: Optional[Tensor],
     *weights: Optional[Tensor],
 ) -> Tuple[Tensor, ...]:
-    y, saved = fused.forward(x, residual, Weights(*weights), keep, eps)
+    w = Weights(*weights)
+    y, saved = kernels(path).forward(x, residual, w, keep, eps, moments)
     if recompute:
         saved = saved._replace(hidden=None)
     return (y, *_full(x, *saved))
@@ -128,20 +169,20 @@ def _mlp(
 
 @_mlp.register_fake
 def _(
+    path: str,
     x: Tensor,
     residual: Tensor,
     keep: Optional[Tensor],
     eps: float,
     recompute: bool,
+    moments: Optional[Tensor],
     *weights: Optional[Tensor],
 ) -> Tuple[Tensor, ...]:
     w = Weights(*weights)
     n, c, rows = x.size(0), x.size(-1), x.numel() // x.size(-1)
-    dtype = fused.wide(x.dtype)
+    dtype = wide(x.dtype)
     return (
-        x.new_empty(
-            x.shape, dtype=fused.out_dtype(x.dtype, residual, w.scale)
-        ),
+        x.new_empty(x.shape, dtype=out_dtype(x.dtype, residual, w.scale)),
         x.new_empty(0 if recompute else (rows, 4 * c)),
         x.new_empty((n, 4 * c), dtype=dtype)
         if w.gamma is not None
@@ -151,11 +192,12 @@ def _(
 
 @_operator(
     'convnext_mlp_backward',
-    'Tensor grad, Tensor x, Tensor? keep, '
+    'str path, Tensor grad, Tensor x, Tensor? keep, '
     f'Tensor? hidden, Tensor? norms, float eps, {WEIGHTS}',
     'Tensor[]',
 )
 def _mlp_grads(
+    path: str,
     grad: Tensor,
     x: Tensor,
     keep: Optional[Tensor],
@@ -164,13 +206,14 @@ def _mlp_grads(
     eps: float,
     *weights: Optional[Tensor],
 ) -> List[Tensor]:
-    saved = Saved(hidden, norms)
-    d_x, d_w = fused.backward(grad, x, Weights(*weights), keep, saved, eps)
+    saved, w = Saved(hidden, norms), Weights(*weights)
+    d_x, d_w = kernels(path).backward(grad, x, w, keep, saved, eps)
     return _full(x, d_x, *d_w)
 
 
 @_mlp_grads.register_fake
 def _(
+    path: str,
     grad: Tensor,
     x: Tensor,
     keep: Optional[Tensor],
@@ -184,18 +227,21 @@ def _(
 
 
 def _save_mlp(ctx: Any, inputs: Tuple, output: Tuple) -> None:
-    x, residual, keep, ctx.eps, ctx.recompute, *weights = inputs
+    ctx.path, x, residual, keep, ctx.eps, ctx.recompute, *weights = inputs
     ctx.residual_dtype = residual.dtype
-    ctx.save_for_backward(x, keep, *output[1:], *weights)
+    ctx.save_for_backward(x, keep, *output[1:], *weights[1:])
 
 
 def _mlp_backward(ctx: Any, grad: Tensor, *others: Optional[Tensor]) -> Tuple:
     x, keep, hidden, norms, *weights = ctx.saved_tensors
     hidden = None if ctx.recompute else hidden
     norms = None if weights[OPTIONAL_AT] is None else norms
-    d_x, *d_w = _mlp_grads(grad, x, keep, hidden, norms, ctx.eps, *weights)
+    d_x, *d_w = _mlp_grads(
+        ctx.path, grad, x, keep, hidden, norms, ctx.eps, *weights
+    )
     d_w = [None if w is None else d for d, w in zip(d_w, weights)]
-    return (d_x, grad.to(ctx.residual_dtype), None, None, None, *d_w)
+    d_residual = grad.to(ctx.residual_dtype)
+    return (None, d_x, d_residual, None, None, None, None, *d_w)
 
 
 OPTIONAL_AT = Weights._fields.index('gamma')
@@ -205,21 +251,29 @@ register_autograd(
 
 
 def convnext_mlp(
+    path: str,
     x: Tensor,
     residual: Tensor,
     w: Weights,
     keep: Optional[Tensor],
     eps: float,
     recompute: bool,
+    moments: Optional[Tensor] = None,
 ) -> Tensor:
-    """:func:`fused.convnext_mlp` as an operator."""
-    if torch.is_grad_enabled() and requires_grad(x, residual, *w):
-        return _mlp(x, residual, keep, eps, recompute, *w)[0]
-    return _mlp_inference(x, residual, keep, eps, *w)
+    """:func:`autograd.convnext_mlp` as an operator."""
+    if needs_gradient(x, residual, *w):
+        return _mlp(path, x, residual, keep, eps, recompute, moments, *w)[0]
+    return _mlp_inference(path, x, residual, keep, eps, moments, *w)
 
 
 def depthwise_conv(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor]
-) -> Tensor:
-    """:func:`depthwise.depthwise_conv` as an operator."""
-    return _depthwise(x, weight, bias)
+    path: str,
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor],
+    eps: Optional[float] = None,
+) -> Tuple[Tensor, Optional[Tensor]]:
+    """:func:`autograd.depthwise_conv` as an operator."""
+    y, moments = _depthwise(path, x, weight, bias, eps)
+    given = path in GIVE_MOMENTS and eps is not None
+    return y, moments if given else None

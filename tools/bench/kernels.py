@@ -69,7 +69,7 @@ def depthwise_rows(args: Namespace) -> Iterator[Row]:
     """
     if not torch.cuda.is_available():
         raise ValueError('depthwise measures kernels of a GPU; there is none')
-    from mmconvnext.ops import triton_ops
+    from mmconvnext.ops import triton_depthwise
 
     for height, width, dim in DEPTHWISE_SHAPES:
         x = torch.randn(2, height, width, dim, device='cuda').bfloat16()
@@ -77,13 +77,15 @@ def depthwise_rows(args: Namespace) -> Iterator[Row]:
         weight = torch.randn(dim, 1, 7, 7, device='cuda').bfloat16()
         bias = torch.randn(dim, device='cuda').bfloat16()
         runs: Dict[str, Callable[[], object]] = {
-            'forward triton': lambda: triton_ops.depthwise_forward(
+            'forward triton': lambda: triton_depthwise.depthwise_forward(
                 x, weight, bias
             ),
-            'input gradient triton': lambda: triton_ops.depthwise_forward(
-                grad, weight.flip(2, 3), None
+            'input gradient triton': lambda: (
+                triton_depthwise.depthwise_forward(
+                    grad, weight.flip(2, 3), None
+                )
             ),
-            'weight gradient triton': lambda: triton_ops.depthwise_wgrad(
+            'weight gradient triton': lambda: triton_depthwise.depthwise_wgrad(
                 grad, x, 7
             ),
         }

@@ -1,4 +1,4 @@
-"""Triton kernels: 7x7 depthwise convolution in NHWC, and epilogues of GELU.
+"""Triton kernels of the 7x7 depthwise convolution in NHWC.
 
 Written from the traffic model and checked under Triton's interpreter only:
 their speed on a GPU is unmeasured. All sums are in float32 and in a fixed
@@ -11,18 +11,17 @@ over strips of rows and a second reduction, as in causal convolutions.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Any, Optional, Sequence, Tuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import depthwise, fused
+from . import depthwise
 
 TILE_ROWS = 4  # written out in the kernel
-SQRT_HALF = tl.constexpr(0.7071067811865476)
-SQRT_2_PI_INV = tl.constexpr(0.3989422804014327)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @triton.jit
@@ -147,50 +146,18 @@ def _wgrad_kernel(
     )
 
 
-@triton.jit
-def _gelu_kernel(h, a, part, L, K, BR: tl.constexpr, BK: tl.constexpr):
-    """GELU of BR rows, and their sums of squares."""
-    image, block = tl.program_id(0), tl.program_id(1)
-    r = block * BR + tl.arange(0, BR)
-    k = tl.program_id(2) * BK + tl.arange(0, BK)
-    mask = (r < L)[:, None] & (k < K)[None, :]
-    at = (image * L + r)[:, None] * K + k[None, :]
-    value = tl.load(h + at, mask=mask, other=0.0).to(tl.float32)
-    out = 0.5 * value * (1.0 + tl.math.erf(value * SQRT_HALF))
-    out = out.to(a.dtype.element_ty)
-    tl.store(a + at, out, mask=mask)
-    out = out.to(tl.float32)
-    squares = tl.sum(out * out, 0)
-    to = part + (image * tl.num_programs(1) + block) * K + k
-    tl.store(to, squares, mask=k < K)
+def check_dtype(x: Tensor) -> None:
+    """Raise TypeError for a type that float32 sums would harm."""
+    if x.dtype not in DTYPES:
+        raise TypeError(
+            f"ops path 'triton' computes in {DTYPES}, got {x.dtype}; "
+            "use 'fused' or 'reference'"
+        )
 
 
-@triton.jit
-def _gelu_backward_kernel(
-    d, h, pull, out, part, L, K,
-    BR: tl.constexpr, BK: tl.constexpr, PULL: tl.constexpr,
-):  # fmt: skip
-    """``(d + pull gelu(h)) gelu'(h)`` and its sums over rows."""
-    image, block = tl.program_id(0), tl.program_id(1)
-    r = block * BR + tl.arange(0, BR)
-    k = tl.program_id(2) * BK + tl.arange(0, BK)
-    mask = (r < L)[:, None] & (k < K)[None, :]
-    at = (image * L + r)[:, None] * K + k[None, :]
-    value = tl.load(h + at, mask=mask, other=0.0).to(tl.float32)
-    grad = tl.load(d + at, mask=mask, other=0.0).to(tl.float32)
-    cdf = 0.5 * (1.0 + tl.math.erf(value * SQRT_HALF))
-    if PULL:
-        q = tl.load(pull + image * K + k, mask=k < K, other=0.0)
-        grad += q.to(tl.float32)[None, :] * value * cdf
-    grad *= cdf + value * SQRT_2_PI_INV * tl.exp(-0.5 * value * value)
-    grad = grad.to(out.dtype.element_ty)
-    tl.store(out + at, grad, mask=mask)
-    to = part + (image * tl.num_programs(1) + block) * K + k
-    tl.store(to, tl.sum(grad.to(tl.float32), 0), mask=k < K)
-
-
-def _block(channels: int, most: int = 64) -> int:
-    return min(most, triton.next_power_of_2(channels))
+def block_size(count: int, most: int = 64) -> int:
+    """A power of two, at most ``most`` or what covers ``count``."""
+    return min(most, triton.next_power_of_2(count))
 
 
 def depthwise_forward(
@@ -203,12 +170,17 @@ def depthwise_forward(
 
     Args:
         eps: of a layer norm; with it, the mean and the reciprocal standard
-            deviation of each position come along, ``(N H W,)`` each.
+            deviation of each position come along, ``(2, N H W)``.
     """
+    check_dtype(x)
     n, height, width, channels = x.shape
     size, tile = weight.size(-1), min(32, triton.next_power_of_2(width))
     taps = weight.reshape(channels, -1).t().contiguous()
-    y, block, stats = torch.empty_like(x), _block(channels), eps is not None
+    y, block, stats = (
+        torch.empty_like(x),
+        block_size(channels),
+        eps is not None,
+    )
     blocks = triton.cdiv(channels, block)
     means = x.new_empty(2, x.numel() // channels, blocks, dtype=torch.float32)
     tiles = n * triton.cdiv(height, TILE_ROWS)
@@ -217,26 +189,25 @@ def depthwise_forward(
         height, width, channels,
         K=size, TW=tile, BC=block, BIAS=bias is not None, STATS=stats,
     )  # fmt: skip
-    return (y, *_merge(means, block, channels, eps)) if stats else y
+    return (y, _merge(means, block, channels, eps)) if stats else y
 
 
-def _merge(
-    means: Tensor, block: int, channels: int, eps: float
-) -> Tuple[Tensor, Tensor]:
+def _merge(means: Tensor, block: int, channels: int, eps: float) -> Tensor:
     """Mean and reciprocal deviation from those of blocks of channels."""
     counts = torch.full((means.size(-1),), block, device=means.device)
     counts[-1] = channels - block * (len(counts) - 1)
     mean = (means[0] * counts).sum(-1) / channels
     away = (means[0] - mean[:, None]).square() * counts
     variance = (means[1] + away).sum(-1) / channels
-    return mean, (variance + eps).rsqrt()
+    return torch.stack([mean, (variance + eps).rsqrt()])
 
 
 def depthwise_wgrad(grad: Tensor, x: Tensor, size: int) -> Tensor:
     """Gradient of the weight, ``(C, 1, size, size)``, in float32."""
     n, height, width, channels = x.shape
     # All taps of a row at once: eight times as many registers as forward.
-    block, tile = _block(channels, 32), min(16, triton.next_power_of_2(width))
+    block = block_size(channels, 32)
+    tile = min(16, triton.next_power_of_2(width))
     rows = max(1, n * height // 64)
     splits = triton.cdiv(n * height, rows)
     part = x.new_empty(splits, size, size, channels, dtype=torch.float32)
@@ -247,65 +218,18 @@ def depthwise_wgrad(grad: Tensor, x: Tensor, size: int) -> Tensor:
     return part.sum(0).permute(2, 0, 1)[:, None]
 
 
-def gelu_squares(h: Tensor, images: int) -> Tuple[Tensor, Tensor]:
-    """``gelu(h)`` of ``(R, K)`` and its sums of squares per image."""
-    rows, channels = len(h) // images, h.size(1)
-    br, bk = 32, _block(channels, 128)
-    grid = (images, triton.cdiv(rows, br), triton.cdiv(channels, bk))
-    a = torch.empty_like(h)
-    part = h.new_empty(*grid[:2], channels, dtype=torch.float32)
-    _gelu_kernel[grid](h, a, part, rows, channels, BR=br, BK=bk)
-    return a, part.sum(1)
+def convolve(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], eps: Optional[float]
+) -> Tuple[Tensor, Optional[Tensor]]:
+    """Convolve; with ``eps``, moments of the rows of the result too."""
+    if eps is None:
+        return depthwise_forward(x, weight, bias), None
+    return depthwise_forward(x, weight, bias, eps)
 
 
-def gelu_backward(
-    d_a: Tensor, h: Tensor, pull: Optional[Tensor]
-) -> Tuple[Tensor, Tensor]:
-    """Gradient of ``h``, through GRN's norms too, and its sums over rows.
-
-    Args:
-        d_a: of ``gelu(h)`` where its norms are constant.
-        pull: what the norms add, in multiples of ``gelu(h)``, ``(N, K)``.
-    """
-    images = 1 if pull is None else len(pull)
-    rows, channels = len(h) // images, h.size(1)
-    br, bk = 32, _block(channels, 128)
-    grid = (images, triton.cdiv(rows, br), triton.cdiv(channels, bk))
-    out = torch.empty_like(h)
-    part = h.new_empty(*grid[:2], channels, dtype=torch.float32)
-    _gelu_backward_kernel[grid](
-        d_a, h, h if pull is None else pull, out, part, rows, channels,
-        BR=br, BK=bk, PULL=pull is not None,
-    )  # fmt: skip
-    return out, part.sum((0, 1))
-
-
-class DepthwiseConv(torch.autograd.Function):
-    """The depthwise convolution and its gradients in Triton."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Optional[Tensor]
-    ) -> Tensor:
-        x = x.contiguous()
-        ctx.save_for_backward(x, weight, bias)
-        return depthwise_forward(x, weight, bias)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tuple:
-        if torch.is_grad_enabled():
-            return depthwise.plain_backward(grad, ctx.saved_tensors)
-        x, weight, _ = ctx.saved_tensors
-        kernels = depthwise_forward, depthwise_wgrad
-        needed = ctx.needs_input_grad
-        return depthwise.backward(grad, x, weight, needed, *kernels)
-
-
-def depthwise_conv(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor]
-) -> Tensor:
-    return DepthwiseConv.apply(x, weight, bias)
-
-
-# The pointwise half: the products and the algebra of the fused path.
-convnext_mlp = fused.convnext_mlp
+def convolve_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
+) -> Tuple[Optional[Tensor], ...]:
+    """See :func:`depthwise.backward`."""
+    kernels = depthwise_forward, depthwise_wgrad
+    return depthwise.backward(grad, x, weight, needed, *kernels)

@@ -469,9 +469,9 @@ def test_the_choice_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
             return original(*args, **kwargs)
 
         monkeypatch.setattr(reference, name, spy)
-    block, x = ConvNeXtBlock(8), torch.randn(1, 8, 16, 16)
+    block, x = ConvNeXtBlock(8), torch.randn(1, 8, 96, 96)
     block(x)
-    text = ops.explain((1, 16, 16, 8), torch.float32, 'cpu', training=True)
+    text = ops.explain((1, 96, 96, 8), torch.float32, 'cpu', training=True)
     assert text.count('fused      measured') == 2
     assert taken == []
     with torch.no_grad():
@@ -480,6 +480,29 @@ def test_the_choice_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     with ops.use('reference'):
         block(x)
     assert taken[1:] == list(choice.OPS)
+    del taken[:]
+    block(torch.randn(1, 8, 16, 16))
+    text = ops.explain((1, 16, 16, 8), torch.float32, 'cpu', training=True)
+    assert 'convnext_mlp    reference  measured' in text
+    assert taken == ['convnext_mlp']
+
+
+@pytest.mark.skipif(
+    not gemm.ONEDNN_DTYPES, reason='the measured paths need oneDNN on x86'
+)
+@pytest.mark.parametrize(
+    ('shape', 'path'),
+    [
+        ((1, 32, 32, 40), 'reference'),
+        ((1, 7, 7, 768), 'fused'),  # a small map, large weights
+        ((8, 1216, 1, 40), 'fused'),  # the other way round
+        ((1, 16, 16, 320), 'fused'),
+    ],
+    ids=str,
+)
+def test_small_maps_take_plain_pytorch(shape: tuple, path: str) -> None:
+    call = choice.Call('convnext_mlp', 'cpu', torch.float32, shape, True)
+    assert choice.decide(call).path == path
 
 
 def test_state_does_not_depend_on_the_path() -> None:

@@ -117,6 +117,10 @@ def build_paper(source: nn.Module) -> nn.Module:
     return model
 
 
+def build_ours(source: nn.Module) -> nn.Module:
+    return source
+
+
 def _on(path: str) -> Callable[[nn.Module], nn.Module]:
     def build(source: nn.Module) -> nn.Module:
         return OnPath(source, path)
@@ -125,7 +129,7 @@ def _on(path: str) -> Callable[[nn.Module], nn.Module]:
 
 
 BUILDERS: Dict[str, Callable[[nn.Module], nn.Module]] = {
-    'ours': _on('auto'),
+    'ours': build_ours,
     'ours-reference': _on('reference'),
     'ours-fused': _on('fused'),
     'ours-triton': _on('triton'),
@@ -150,6 +154,10 @@ DEFAULT = (
 OURS = 'ours'
 
 
+def is_compiled(name: str) -> bool:
+    return name.endswith('+compile')
+
+
 def build(
     names: Sequence[str], source: nn.Module
 ) -> Tuple[Dict[str, nn.Module], Dict[str, str]]:
@@ -163,7 +171,7 @@ def build(
     """
     built, missing = {}, {}
     for name in names:
-        key = name.split('+')[0]
+        key = name.split('+compile')[0]
         if key not in BUILDERS:
             raise ValueError(
                 f'subject must be one of {", ".join(BUILDERS)}, each with or '
@@ -176,5 +184,5 @@ def build(
             continue
         if key.endswith('-cl'):
             model = model.to(memory_format=torch.channels_last)
-        built[name] = torch.compile(model) if '+compile' in name else model
+        built[name] = torch.compile(model) if is_compiled(name) else model
     return built, missing

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from . import checkpoint as checkpoints
-from . import ops
+from . import graphs, ops
 from .archs import ARCHS, STRIDES, get_arch  # noqa: F401 (public here too)
 from .layers import GRN, DepthwiseConv2d, LayerNorm2d, to_nchw, to_nhwc
 from .pages import Pages
@@ -166,11 +166,14 @@ class _Backbone(BaseModule):
         frozen_stages: int,
         with_cp: Union[bool, str],
         compile_backbone: bool,
+        cuda_graphs: bool,
         init_cfg: InitCfg,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.compile_backbone = compile_backbone
         self._compiled: Dict[int, Callable] = {}
+        self.cuda_graphs = cuda_graphs
+        self._graphs = graphs.GraphCache()
         row = get_arch(arch, self.version)
         self.arch, self.depths, self.dims = arch, row.depths, row.dims
         self.in_channels, self.with_cp = in_channels, with_cp
@@ -262,8 +265,22 @@ class _Backbone(BaseModule):
 
         Raises:
             ValueError: for another shape.
+            RuntimeError: with ``cuda_graphs``, in inference elsewhere than
+                on a GPU.
         """
         self._check_input(x)
+        if (
+            self.cuda_graphs
+            and pages is None
+            and graphs.why_not(self, x) is None
+        ):
+            options = (self.out_indices, self.compile_backbone)
+            return self._graphs(self, self._features, x, options)
+        return self._features(x, pages)
+
+    def _features(
+        self, x: Tensor, pages: Optional[Pages] = None
+    ) -> Tuple[Tensor, ...]:
         maps = {}
         for i, (down, stage) in enumerate(
             zip(self.downsample_layers, self.stages)
@@ -361,6 +378,9 @@ class ConvNeXt(_Backbone):
             block, ``'hidden'`` only the 4C-wide hidden map of each.
         compile_backbone: torch.compile each block for any size of image, so
             that multi-scale training compiles once.
+        cuda_graphs: in inference on a GPU, replay a CUDA graph where an
+            image size comes again; :func:`mmconvnext.graphs.why_not` tells
+            which calls run as usual, those of training among them.
         init_cfg: mmengine's initialisation config; ``type='Pretrained'``
             takes ``checkpoint`` and what :func:`mmconvnext.checkpoint.load`
             takes.
@@ -381,6 +401,7 @@ class ConvNeXt(_Backbone):
         frozen_stages: int = -1,
         with_cp: Union[bool, str] = False,
         compile_backbone: bool = False,
+        cuda_graphs: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(
@@ -392,6 +413,7 @@ class ConvNeXt(_Backbone):
             frozen_stages,
             with_cp,
             compile_backbone,
+            cuda_graphs,
             init_cfg,
         )
 
@@ -414,6 +436,7 @@ class ConvNeXtV2(_Backbone):
         frozen_stages: int = -1,
         with_cp: Union[bool, str] = False,
         compile_backbone: bool = False,
+        cuda_graphs: bool = False,
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(
@@ -425,5 +448,6 @@ class ConvNeXtV2(_Backbone):
             frozen_stages,
             with_cp,
             compile_backbone,
+            cuda_graphs,
             init_cfg,
         )

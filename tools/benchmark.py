@@ -24,6 +24,8 @@ from typing import Callable, Dict, Iterator
 
 import torch
 
+from mmconvnext import launch
+
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench import backbones, fcmae, kernels, operators, steps  # noqa: E402
 from bench.timing import Row, environment, write_csv  # noqa: E402
@@ -72,12 +74,10 @@ def main() -> None:
     about = environment(args.threads)
     print(' | '.join(about.values()), flush=True)
     rows = []
-    try:
+    with launch.clear_errors():
         for row in MODES[args.mode](args):
             rows.append(row)
             print(' | '.join(map(str, row.values())), flush=True)
-    except ValueError as error:
-        sys.exit(f'error: {error}')
     if args.out:
         write_csv(args.out, rows, about)
 

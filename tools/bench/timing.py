@@ -103,9 +103,11 @@ def _processor() -> str:
 
 
 def write_csv(path: Path, rows: List[Row], about: Dict[str, str]) -> None:
+    # A mode's rows may differ in their columns.
+    columns = dict.fromkeys(key for row in rows for key in row)
     part = path.with_name(f'.{path.name}')
     with open(part, 'w', newline='') as file:
-        writer = csv.DictWriter(file, [*rows[0], *about])
+        writer = csv.DictWriter(file, [*columns, *about])
         writer.writeheader()
         writer.writerows({**row, **about} for row in rows)
     os.replace(part, path)

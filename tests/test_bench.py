@@ -343,6 +343,8 @@ ERRORS = {
     'batch': (['segmentor', *FAST], 'batch must be 2 or more, got 1'),
     'config': (['mask_rcnn', '--version', 1, *FAST], 'config file not found'),
     'no GPU': (['depthwise'], 'kernels of a GPU; there is none'),
+    'steps': (['curves', '--steps', 0], 'steps must be 1 or more, got 0'),
+    'data': (['curves', '--data-root', 'gone'], 'data set not found'),
     'no mmcv': (['operators'], 'compiled mmcv, which is not installed'),
 }
 SKIPPED = {'no GPU': torch.cuda.is_available(), 'no mmcv': COMPILED}
@@ -350,7 +352,7 @@ SKIPPED = {'no GPU': torch.cuda.is_available(), 'no mmcv': COMPILED}
 
 @pytest.mark.usefixtures('small')
 @pytest.mark.parametrize('name', ERRORS)
-def test_errors_are_one_line(
+def test_errors_are_no_tracebacks(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     if SKIPPED.get(name):
@@ -358,9 +360,9 @@ def test_errors_are_one_line(
     args, message = ERRORS[name]
     with pytest.raises(SystemExit) as stopped:
         call(monkeypatch, args)
-    line = str(stopped.value)
-    assert line.startswith('error: ')
-    assert message in line
+    told = str(stopped.value)
+    assert told.startswith('error: ')
+    assert message in told
 
 
 def test_an_unknown_mode_lists_all(

@@ -8,11 +8,15 @@
     python tools/benchmark.py depthwise         # kernels, on a GPU
     python tools/benchmark.py operators         # stand-in, compiled mmcv
     python tools/benchmark.py detector          # Mask R-CNN with either
+    python tools/benchmark.py curves --version 1 --picture curves.png
 
 Printed are medians over rounds and the medians, lowest and highest of the
 ratios of a round. ``backbone`` and the steps first check that all subjects
 compute the same. ``operators`` and ``detector`` need an mmcv with compiled
-operators.
+operators. ``curves`` measures no time: it trains the CamVid recipe (atto)
+for a few steps from one seed with plain PyTorch and with the paths that the
+ops choose, and prints each one's first and last loss, the largest relative
+difference of a step's losses, and the mean of the last 20.
 """
 
 from __future__ import annotations
@@ -27,7 +31,14 @@ import torch
 from mmconvnext import launch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bench import backbones, fcmae, kernels, operators, steps  # noqa: E402
+from bench import (  # noqa: E402
+    backbones,
+    curves,
+    fcmae,
+    kernels,
+    operators,
+    steps,
+)
 from bench.timing import Row, environment, write_csv  # noqa: E402
 
 MODES: Dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
@@ -39,6 +50,7 @@ MODES: Dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     'depthwise': kernels.depthwise_rows,
     'operators': operators.operator_rows,
     'detector': operators.detector_rows,
+    'curves': curves.curve_rows,
 }
 
 
@@ -64,6 +76,9 @@ def parse() -> argparse.Namespace:
         nargs='+',
         help='default: all in eager mode; +compile behind a name compiles it',
     )
+    add('--steps', type=int, default=200, help='of curves')
+    add('--data-root', help='of curves: the folder of CamVid')
+    add('--picture', type=Path, help='of curves: PNG file to draw them in')
     return parser.parse_args()
 
 

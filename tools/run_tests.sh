@@ -5,8 +5,8 @@
 #
 # .venv has the hosts; .venv-zoo lies on top of it and adds the model
 # libraries that some tests compare against (they want a torchvision that
-# fits torch, and hosts should not meet it), and Triton. It runs only without
-# arguments.
+# fits torch, and hosts should not meet it), Triton and ONNX. It runs only
+# without arguments.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/setup_env.sh
@@ -32,7 +32,8 @@ fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 
 if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
-    if ! is_done .venv-zoo zoo requirements/zoo.txt; then
+    EXTRAS=(requirements/optional.txt requirements/zoo.txt)
+    if ! is_done .venv-zoo zoo "${EXTRAS[@]}"; then
         [ -x .venv-zoo/bin/python ] || new_venv .venv-zoo
         say 'Installing the model libraries into .venv-zoo'
         SITE='import site; print(site.getsitepackages()[0])'
@@ -42,10 +43,10 @@ if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
             -r requirements/optional.txt
         .venv-zoo/bin/python -m pip install --quiet --no-deps \
             -r requirements/zoo.txt
-        mark_done .venv-zoo zoo requirements/zoo.txt
+        mark_done .venv-zoo zoo "${EXTRAS[@]}"
     fi
     say 'Tests against the model libraries'
-    mapfile -t ZOO < <(grep -lE "import_zoo|skip..triton" tests/test_*.py)
+    mapfile -t ZOO < <(grep -lE "import_zoo|importorskip" tests/test_*.py)
     .venv-zoo/bin/python -m pytest -q "${ZOO[@]}"
 fi
 say "Tests with the hosts of ${SETS[$HOSTS]}"

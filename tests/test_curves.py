@@ -2,6 +2,7 @@
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Callable
 
 import cv2
 import masked
@@ -14,9 +15,11 @@ from runs import succeed
 from torch import Tensor
 
 from mmconvnext import ConvNeXtBlock, archs
-from mmconvnext.ops import dispatch
+from mmconvnext.ops import autograd, choice
+from mmconvnext.ops.kernels import kernels
 
 STEPS = 6
+RIGHT = kernels('fused')
 
 
 @pytest.fixture(scope='module')
@@ -38,6 +41,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(archs.ARCHS, 'atto', row)
     for backbone in VERSIONS.values():
         monkeypatch.setattr(backbone, 'reset_parameters', masked.randomise)
+    monkeypatch.setattr(choice, 'SMALL_MAP', 0)  # for these it is plain
     configure = curves.configure
 
     def small(*args):
@@ -81,48 +85,50 @@ def test_both_paths_learn_alike(
 ) -> None:
     picture = tmp_path / 'curves.png'
     args = arguments(demo, version=version, picture=picture)
-    plain, ours = curves.curve_rows(args)
-    assert (plain['path'], ours['path']) == ('reference', 'auto')
+    plain, ours, nudged = curves.curve_rows(args)
+    assert [r['run'] for r in (plain, ours, nudged)] == list(curves.RUNS)
     assert float(plain['largest_difference']) == 0
     # Another path ran, and made no difference to speak of.
     assert 0 < float(ours['largest_difference']) < 1e-4
+    assert 0 < float(nudged['largest_difference']) < 1e-4
     for key in ('first_loss', 'last_loss', 'mean_of_last'):
         assert ours[key] == pytest.approx(plain[key], rel=1e-4)
     assert plain['last_loss'] != plain['first_loss']
-    # The same branches in both, and some of them dropped.
-    assert len(dropped) == 2 * STEPS * 4
-    assert dropped[: STEPS * 4] == dropped[STEPS * 4 :]
+    # The same branches in all, and some of them dropped.
+    assert len(dropped) == 3 * STEPS * 4
+    assert dropped[: STEPS * 4] * 3 == dropped
     assert any(0.0 in factors for factors in dropped)
     assert len(set(cv2.imread(str(picture)).flatten())) > 10
+
+
+def replace(monkeypatch: pytest.MonkeyPatch, forward: Callable) -> None:
+    """Let all paths but the reference compute this."""
+    wrong = RIGHT._replace(forward=forward)
+    monkeypatch.setattr(autograd, 'kernels', lambda path: wrong)
 
 
 @pytest.mark.parametrize('version', [1, 2])
 def test_a_wrong_path_shows(
     demo: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    right = dispatch.EAGER['fused']
-
-    def wrong(x: Tensor, *args: object) -> Tensor:
+    def wrong(x: Tensor, *args: object) -> tuple:
         # No multiple of the right map: the next norm would hide it.
-        return right.convnext_mlp(x, *args) + 0.05 * x
+        y, saved = RIGHT.forward(x, *args)
+        return y + 0.05 * x, saved
 
-    backend = right._replace(convnext_mlp=wrong)
-    monkeypatch.setitem(dispatch.EAGER, 'fused', backend)
-    _, ours = curves.curve_rows(arguments(demo, version=version, steps=2))
+    replace(monkeypatch, wrong)
+    _, ours, _ = curves.curve_rows(arguments(demo, version=version, steps=2))
     assert float(ours['largest_difference']) > 1e-4
 
 
 def test_another_random_number_is_refused(
     demo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right = dispatch.EAGER['fused']
-
-    def drawing(*args: object) -> Tensor:
+    def drawing(*args: object) -> tuple:
         torch.rand(())
-        return right.convnext_mlp(*args)
+        return RIGHT.forward(*args)
 
-    wrong = right._replace(convnext_mlp=drawing)
-    monkeypatch.setitem(dispatch.EAGER, 'fused', wrong)
+    replace(monkeypatch, drawing)
     rows = curves.curve_rows(arguments(demo, steps=1))
     next(rows)
     with pytest.raises(ValueError, match='in more than the path: random of'):

@@ -205,6 +205,19 @@ class AnotherGradient(nn.Module):
         return maps
 
 
+def test_what_is_compiled_is_checked_as_well() -> None:
+    model = subjects.ours(2, MICRO)
+    other = copy.deepcopy(model)
+    x = torch.randn(1, 3, 32, 64)
+    models = {'ours': model, 'paper+compile': other}
+    xs = dict.fromkeys(models, x)
+    backbones.check_compiled(models, xs)
+    with torch.no_grad():
+        other.stages[0][0].pwconv1.bias += 0.01
+    with pytest.raises(ValueError, match=r'^paper\+compile computes some'):
+        backbones.check_compiled(models, xs)
+
+
 @both
 @pytest.mark.parametrize(
     ('damage', 'output'), [(another_weight, 3), (AnotherGradient, 4)]

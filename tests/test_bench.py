@@ -205,6 +205,14 @@ class AnotherGradient(nn.Module):
         return maps
 
 
+def test_graphs_are_asked_for() -> None:
+    source = subjects.ours(2, MICRO)
+    models, _ = subjects.build(['ours-graphs'], source)
+    with torch.no_grad(), pytest.raises(RuntimeError, match='cuda_graphs'):
+        models['ours-graphs'](torch.randn(1, 3, 32, 64))
+    assert not source.cuda_graphs
+
+
 def test_what_is_compiled_is_checked_as_well() -> None:
     model = subjects.ours(2, MICRO)
     other = copy.deepcopy(model)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from .subjects import DEFAULT, OURS, build, is_compiled, ours
-from .timing import Row, compare, rounds
+from .timing import Row, compare, peak_mib, rounds
 
 PRECISIONS = {'float32': None, 'bfloat16': torch.bfloat16}
 PASSES = ('inference', 'training')
@@ -212,11 +212,13 @@ def backbone_rows(args: Namespace) -> Iterator[Row]:
         rows = compare(rounds(runs, args.repeats), OURS)
         floor = lowest * (3 if kind == 'training' else 1)
         for row in sorted(rows, key=lambda row: row['ms']):
+            peak = peak_mib(runs[row['subject']], args.device)
             saved = memory.get(row['subject'], 0) * (kind == 'training')
             yield dict(
                 **about,
                 mode=kind,
                 **row,
                 floor_percent=round(100 * floor / row['ms']),
+                peak_mib=f'{peak:.0f}',
                 saved_mib=round(saved) or '',
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from typing import Callable, Iterator, List
 
@@ -14,7 +15,7 @@ from mmconvnext.fcmae import to_patches
 from mmconvnext.layers import to_nchw, to_nhwc
 
 from .backbones import PRECISIONS, bytes_kept
-from .timing import Row, pair, synchronize
+from .timing import Row, pair, peak_mib, synchronize
 
 PATHS = ('reference', 'auto')
 
@@ -106,13 +107,18 @@ class Case:
                     f'gradients differ by {error:.1e}, at most {limit}'
                 )
 
+    def peak(self, visible: bool) -> float:
+        return peak_mib(lambda: self.step(visible), self.device)
+
     def kept(self, visible: bool) -> float:
         run: Callable[[], Tensor] = lambda: self.loss(visible)  # noqa: E731
         return bytes_kept(self.model, self.images, run) / 2**20
 
 
 def fcmae_rows(args: Namespace) -> Iterator[Row]:
-    """Time of a step, and MiB kept for gradients: dense, visible, ratio.
+    """Time of a step, MiB at its peak and kept for gradients.
+
+    Each as dense, visible, ratio.
 
     ``reference``: plain PyTorch on both sides; ``auto``: with the paths
     that the ops choose.
@@ -127,10 +133,12 @@ def fcmae_rows(args: Namespace) -> Iterator[Row]:
                 lambda: case.step(True),
                 args.repeats,
             )
-            dense, ours = case.kept(False), case.kept(True)
-        yield dict(
-            name=f'{title}, {path}: MiB kept',
-            reference=round(dense),
-            ours=round(ours),
-            ratio=round(ours / dense, 2),
-        )
+            measures = {'at peak': case.peak, 'kept': case.kept}
+            for name, measure in measures.items():
+                dense, ours = measure(False), measure(True)
+                yield dict(
+                    name=f'{title}, {path}: MiB {name}',
+                    reference=f'{dense:.0f}',
+                    ours=f'{ours:.0f}',
+                    ratio=round(ours / dense, 2) if dense else math.nan,
+                )

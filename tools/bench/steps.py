@@ -16,7 +16,7 @@ from mmconvnext import launch
 
 from .backbones import images, runner, subjects_of
 from .subjects import OURS
-from .timing import Row, compare, rounds
+from .timing import Row, compare, peak_mib, rounds
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,6 +97,7 @@ def step_rows(
     times = rounds(runs, args.repeats)
     for row in compare({k: times[k] for k in models}, OURS):
         alone = statistics.median(times[f'{row["subject"]} alone'])
+        peak = peak_mib(runs[row['subject']], args.device)
         share = round(100 * alone / row['ms'])
         yield dict(
             model=f'{name} V{args.version} {args.arch}',
@@ -104,6 +105,7 @@ def step_rows(
             precision=args.precision,
             **row,
             backbone_percent=share,
+            peak_mib=f'{peak:.0f}',
         )
 
 

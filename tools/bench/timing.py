@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import csv
+import ctypes
+import math
 import os
 import platform
 import random
 import statistics
 import time
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Tuple
 
 import torch
 
 Row = Dict[str, object]
+PROC = Path('/proc/self')
+KNOWS_PEAK = PROC.joinpath('clear_refs').exists()
+LIBRARIES = ('triton', 'timm', 'transformers', 'onedl-mmpretrain')
 
 
 def pair(name: str, reference: Callable, ours: Callable, repeats: int) -> Row:
@@ -62,6 +68,32 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
+def peak_mib(run: Callable[[], object], device: str = 'cpu') -> float:
+    """MiB that a run needs at its peak on top of what was there before.
+
+    On a GPU what PyTorch allocated, elsewhere what the process occupies; NaN
+    on systems other than Linux, which do not tell.
+    """
+    if torch.device(device).type == 'cuda':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    if not KNOWS_PEAK:
+        return math.nan
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the C library kept
+    PROC.joinpath('clear_refs').write_text('5')  # peak = now
+    before = _status('VmHWM')
+    run()
+    return (_status('VmHWM') - before) / 2**10
+
+
+def _status(key: str) -> int:
+    lines = PROC.joinpath('status').read_text().splitlines()
+    return next(int(x.split()[1]) for x in lines if x.startswith(key))
+
+
 def compare(times: Mapping[str, List[float]], ours: str) -> List[Row]:
     """Medians, and of the rounds' ratios to ``ours`` too.
 
@@ -90,7 +122,13 @@ def environment(threads: int) -> Dict[str, str]:
         load=' '.join(f'{x:.1f}' for x in os.getloadavg()),
         python=platform.python_version(),
         torch=torch.__version__,
+        libraries=_libraries(),
     )
+
+
+def _libraries() -> str:
+    found = {x.name: x.version for x in distributions()}
+    return ' '.join(f'{k} {found[k]}' for k in LIBRARIES if k in found)
 
 
 def _processor() -> str:

@@ -15,7 +15,7 @@ from runs import succeed
 from torch import Tensor
 
 from mmconvnext import ConvNeXtBlock, archs
-from mmconvnext.ops import autograd, choice
+from mmconvnext.ops import autograd
 from mmconvnext.ops.kernels import kernels
 
 STEPS = 6
@@ -41,7 +41,6 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(archs.ARCHS, 'atto', row)
     for backbone in VERSIONS.values():
         monkeypatch.setattr(backbone, 'reset_parameters', masked.randomise)
-    monkeypatch.setattr(choice, 'SMALL_MAP', 0)  # for these it is plain
     configure = curves.configure
 
     def small(*args):
@@ -62,6 +61,7 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def arguments(demo: Path, **changes: object) -> Namespace:
     given = dict(version=2, steps=STEPS, data_root=str(demo), picture=None)
+    given['precision'] = 'float32'
     return Namespace(**{**given, **changes})
 
 
@@ -99,6 +99,13 @@ def test_both_paths_learn_alike(
     assert dropped[: STEPS * 4] * 3 == dropped
     assert any(0.0 in factors for factors in dropped)
     assert len(set(cv2.imread(str(picture)).flatten())) > 10
+
+
+def test_float64_is_closer(demo: Path) -> None:
+    rows = curves.curve_rows(arguments(demo, precision='float64'))
+    _, ours, nudged = rows
+    assert 0 < float(ours['largest_difference']) < 1e-11
+    assert 0 < float(nudged['largest_difference']) < 1e-11
 
 
 def replace(monkeypatch: pytest.MonkeyPatch, forward: Callable) -> None:
@@ -141,15 +148,17 @@ def test_runs_must_see_the_same(what: str) -> None:
     runs = [curves.Recorder(), curves.Recorder()]
     for run in runs:
         run.seen = list(same)
-    curves.check_alike('auto', *runs)
+    curves.check_alike('fused', *runs)
     runs[0].seen[1] = same[1]._replace(**{what: -1})
     with pytest.raises(ValueError, match=f': {what} of step 1$'):
-        curves.check_alike('auto', *runs)
+        curves.check_alike('fused', *runs)
 
 
 def test_what_cannot_run_is_refused(demo: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='steps must be 1 or more, got 0'):
         next(curves.curve_rows(arguments(demo, steps=0)))
+    with pytest.raises(ValueError, match="float64.*got 'float16'"):
+        next(curves.curve_rows(arguments(demo, precision='float16')))
     missing = arguments(tmp_path / 'gone')
     with pytest.raises(FileNotFoundError, match='data set not found'):
         next(curves.curve_rows(missing))

@@ -14,9 +14,10 @@ Printed are medians over rounds and the medians, lowest and highest of the
 ratios of a round. ``backbone`` and the steps first check that all subjects
 compute the same. ``operators`` and ``detector`` need an mmcv with compiled
 operators. ``curves`` measures no time: it trains the CamVid recipe (atto)
-for a few steps from one seed with plain PyTorch and with the paths that the
-ops choose, and prints each one's first and last loss, the largest relative
-difference of a step's losses, and the mean of the last 20.
+for a few steps from one seed with plain PyTorch, the fused path, and plain
+PyTorch from weights that differ in the last bit, and prints each one's first
+and last loss, the largest relative difference of a step's losses, and the
+mean of the last 20.
 """
 
 from __future__ import annotations
@@ -70,7 +71,11 @@ def parse() -> argparse.Namespace:
     add('--size', type=int, nargs=2, default=(512, 512), metavar=('H', 'W'))
     add('--device', default='cpu')
     add('--passes', nargs='+', default=['inference', 'training'])
-    add('--precision', default='float32', help='or bfloat16: autocast')
+    add(
+        '--precision',
+        default='float32',
+        help='or bfloat16: autocast; of curves or float64',
+    )
     add(
         '--subjects',
         nargs='+',

@@ -41,7 +41,6 @@ def segmentor(args: Namespace) -> Tuple[nn.Module, dict]:
     from mmengine.structures import PixelData
     from mmseg.structures import SegDataSample
 
-    launch.prepare_hosts()
     version = 'v2' if args.version == 2 else ''
     model = _host(f'upernet_convnext{version}_{args.arch}_ade20k.py', args)
     model.data_preprocessor.size = tuple(args.size)
@@ -58,7 +57,6 @@ def segmentor(args: Namespace) -> Tuple[nn.Module, dict]:
 
 def mask_rcnn(args: Namespace) -> Tuple[nn.Module, dict]:
     """Mask R-CNN of the recipe with this backbone, and a random batch."""
-    launch.prepare_hosts()
     from mmdet.testing import demo_mm_inputs
 
     version = 'v2' if args.version == 2 else ''
@@ -77,6 +75,7 @@ def step_rows(
     args: Namespace, name: str, build: Callable[[Namespace], Tuple]
 ) -> Iterator[Row]:
     """The step with each subject, and the share of the backbone in it."""
+    launch.prepare_hosts()  # before a subject's library imports mmdet
     _, models = subjects_of(args)
     host, data = build(args)
     host = host.to(args.device).train()

@@ -6,7 +6,7 @@
 # .venv has the hosts; .venv-zoo lies on top of it and adds the model
 # libraries that some tests compare against (they want a torchvision that
 # fits torch, and hosts should not meet it), Triton and ONNX. It runs only
-# without arguments.
+# without arguments. TEST_WORKERS processes (2) share the files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/setup_env.sh
@@ -30,6 +30,8 @@ fi
 
 # Two data workers and two cores: more threads only wait for each other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+# Whole files to a worker: what a file sets up is set up once.
+SHARED=(-n "${TEST_WORKERS:-2}" --dist loadfile)
 
 if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
     EXTRAS=(requirements/optional.txt requirements/zoo.txt)
@@ -47,7 +49,8 @@ if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
     fi
     say 'Tests against the model libraries'
     mapfile -t ZOO < <(grep -lE "import_zoo|importorskip" tests/test_*.py)
-    .venv-zoo/bin/python -m pytest -q "${ZOO[@]}"
+    .venv-zoo/bin/python -m pytest -q "${SHARED[@]}" "${ZOO[@]}"
 fi
 say "Tests with the hosts of ${SETS[$HOSTS]}"
+[ $# -gt 0 ] || set -- "${SHARED[@]}"
 "$PY" -m pytest -q "$@"

@@ -5,6 +5,8 @@ In this process and at tiny width: the row of ``atto`` is exchanged.
 
 import copy
 import csv
+import json
+import subprocess
 import sys
 import types
 from argparse import Namespace
@@ -16,6 +18,7 @@ import tiny
 import torch
 from bench import backbones, fcmae, kernels, steps, subjects, timing
 from conftest import import_tool
+from runs import ROOT
 from torch import Tensor, nn
 
 from mmconvnext import archs, mmcv_ops, ops
@@ -185,18 +188,25 @@ def test_the_papers_block_is_ours(version: int) -> None:
 # Memory.
 
 
+OWN_PROCESS = """
+import json, torch
+from bench.timing import peak_mib
+twice = lambda: [len(torch.ones(32 << 18)) for _ in range(2)]
+kept = []
+runs = [twice, lambda: kept.append(torch.ones(32 << 18)), twice]
+print(json.dumps([peak_mib(run) for run in runs]))
+"""
+
+
 @pytest.mark.skipif(not timing.KNOWS_PEAK, reason='the peak needs Linux')
 def test_peak_memory_is_what_was_there_at_once() -> None:
-    def twice() -> None:
-        for _ in range(2):
-            torch.ones(32 << 18)
-
-    peak = timing.peak_mib(twice)
-    assert 30 < peak < 40
-    kept = []
-    peak = timing.peak_mib(lambda: kept.append(torch.ones(32 << 18)))
-    assert 30 < peak < 40
-    assert timing.peak_mib(twice) == pytest.approx(peak, abs=5)
+    """In a heap of its own: what earlier tests freed has holes, and a tensor
+    that fits in one leaves it occupied beside the next, which does not.
+    """
+    command = [sys.executable, '-c', OWN_PROCESS]
+    found = subprocess.check_output(command, cwd=ROOT / 'tools')
+    for peak in json.loads(found):
+        assert peak == pytest.approx(34, abs=4)
 
 
 # The gate: nothing is measured that computes something else.

@@ -54,17 +54,7 @@ def run_mlp(inputs: dict, grad: Tensor, keep=None, **kwargs) -> list:
     """The result and the gradient of every input."""
     x, residual, *weights = inputs.values()
     w = Weights(*weights)
-    y = ops.convnext_mlp(
-        x,
-        residual,
-        (w.norm_weight, w.norm_bias),
-        (w.weight1, w.bias1),
-        (w.weight2, w.bias2),
-        None if w.gamma is None else (w.gamma, w.beta),
-        w.scale,
-        keep,
-        **kwargs,
-    )
+    y = ops.convnext_mlp(x, residual, *w.arguments(), keep, **kwargs)
     given = [t for t in inputs.values() if t is not None]
     return [y.detach(), *torch.autograd.grad(y, given, grad.to(y.dtype))]
 

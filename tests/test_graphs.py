@@ -1,3 +1,5 @@
+"""CUDA graphs: their bookkeeping on a tape of operators, and on a GPU."""
+
 import copy
 import gc
 import pickle

@@ -35,6 +35,11 @@ class Weights(NamedTuple):
     beta: Optional[Tensor]
     scale: Optional[Tensor]
 
+    def arguments(self) -> Tuple:
+        """As the reference takes them: pairs, and the layer scale."""
+        grn = None if self.gamma is None else (self.gamma, self.beta)
+        return self[:2], self[2:4], self[4:6], grn, self.scale
+
 
 # What takes part in products, and has their type under autocast.
 PRODUCTS = ('weight1', 'bias1', 'weight2', 'bias2')
@@ -107,6 +112,13 @@ def pull_of(d_factor: Tensor, stats: Stats, gamma: Tensor) -> Tensor:
     inner = (d_n * norms).mean(-1, keepdim=True) / mean
     # The norm of a dead channel has gradient zero.
     return torch.where(norms > 0, (d_n - inner) / (mean * norms), 0)
+
+
+def branch_gradient(grad: Tensor, x: Tensor, keep: Optional[Tensor]) -> Tensor:
+    """Gradient of the branch of a block, in rows of the type of ``x``."""
+    grad = grad.to(x.dtype)
+    grad = grad if keep is None else grad * keep
+    return grad.reshape(-1, x.size(-1))
 
 
 class Sums:

@@ -129,17 +129,7 @@ def plain(
     eps: float,
 ) -> Tensor:
     """The reference, from :class:`Weights`."""
-    return reference.convnext_mlp(
-        x,
-        residual,
-        (w.norm_weight, w.norm_bias),
-        (w.weight1, w.bias1),
-        (w.weight2, w.bias2),
-        None if w.gamma is None else (w.gamma, w.beta),
-        w.scale,
-        keep,
-        eps,
-    )
+    return reference.convnext_mlp(x, residual, *w.arguments(), keep, eps)
 
 
 @gemm.without_autocast

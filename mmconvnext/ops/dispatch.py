@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Optional, Tuple
 
 import torch
@@ -17,7 +18,7 @@ if HAS_CUSTOM_OPS:
     from . import library
 
 
-def _backend():
+def _backend() -> ModuleType:
     return library if is_compiling() else autograd
 
 

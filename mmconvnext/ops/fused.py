@@ -24,6 +24,7 @@ from .algebra import (
     Stats,
     Sums,
     Weights,
+    branch_gradient,
     first_product_backward,
     normalise,
     out_dtype,
@@ -208,8 +209,7 @@ def backward(
 ) -> Tuple[Tensor, Weights]:
     """Gradients with respect to ``x`` and the weights."""
     c, sums = x.size(-1), Sums()
-    grad = grad.to(x.dtype)
-    grad = (grad if keep is None else grad * keep).reshape(-1, c)
+    grad = branch_gradient(grad, x, keep)
     rows, d_x = x.reshape(-1, c), x.new_empty(len(grad), c)
     weight, _ = scaled(w)
     for images, pieces in _groups(x, w, keep):

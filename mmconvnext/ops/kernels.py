@@ -13,8 +13,10 @@ from torch import Tensor
 
 from . import depthwise, fused
 
-# Those whose convolution brings the moments of the layer norm along.
-GIVE_MOMENTS = ('triton',)
+
+def gives_moments(path: str, eps: Optional[float]) -> bool:
+    """Whether the convolution brings moments of the layer norm along."""
+    return path == 'triton' and eps is not None
 
 
 class Kernels(NamedTuple):

@@ -14,7 +14,7 @@ from torch.library import custom_op, register_autograd
 
 from .algebra import Saved, Weights, out_dtype, wide
 from .autograd import needs_gradient
-from .kernels import GIVE_MOMENTS, kernels
+from .kernels import gives_moments, kernels
 
 OPTIONAL = ('gamma', 'beta', 'scale')
 WEIGHTS = ', '.join(
@@ -57,8 +57,8 @@ def _(
     bias: Optional[Tensor],
     eps: Optional[float],
 ) -> Tuple[Tensor, Tensor]:
-    given = path in GIVE_MOMENTS and eps is not None
-    shape = (2, x.numel() // x.size(-1)) if given else 0
+    rows = x.numel() // x.size(-1)
+    shape = (2, rows) if gives_moments(path, eps) else 0
     moments = x.new_empty(shape, dtype=wide(x.dtype))
     return x.new_empty(x.shape), moments
 
@@ -275,5 +275,4 @@ def depthwise_conv(
 ) -> Tuple[Tensor, Optional[Tensor]]:
     """:func:`autograd.depthwise_conv` as an operator."""
     y, moments = _depthwise(path, x, weight, bias, eps)
-    given = path in GIVE_MOMENTS and eps is not None
-    return y, moments if given else None
+    return y, moments if gives_moments(path, eps) else None

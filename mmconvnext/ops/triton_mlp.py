@@ -28,6 +28,7 @@ from .algebra import (
     Saved,
     Sums,
     Weights,
+    branch_gradient,
     first_product_backward,
     normalise,
     out_dtype,
@@ -332,8 +333,7 @@ def backward(
 ) -> Tuple[Tensor, Weights]:
     """Gradients with respect to ``x`` and the weights."""
     c, sums = x.size(-1), Sums()
-    grad = grad.to(x.dtype)
-    grad = (grad if keep is None else grad * keep).reshape(-1, c)
+    grad = branch_gradient(grad, x, keep)
     rows, h = x.reshape(-1, c), saved.hidden
     if h is None:
         h = F.linear(normalise(rows, w, eps)[0], w.weight1, w.bias1)

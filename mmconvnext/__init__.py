@@ -5,19 +5,19 @@ Importing the package registers everything under the scope ``mmconvnext``.
 
 __version__ = '0.1.0'
 
-from .collapse import FeatureCollapseHook
-from .convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
-from .data import ImageFolderDataset
-from .fcmae import FCMAE
-from .layers import GRN, LayerNorm2d
-from .optim import LayerDecayOptimWrapperConstructor
-from .pretrain_hooks import (
+from .analysis.hook import FeatureCollapseHook
+from .models.convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
+from .models.layers import GRN, LayerNorm2d
+from .pretrain.dataset import ImageFolderDataset
+from .pretrain.fcmae import FCMAE
+from .pretrain.hooks import (
     LossCurveHook,
     NonFiniteLossHook,
     ReconstructionHook,
     SkippedImagesHook,
 )
-from .resume import ExactResumeHook
+from .training.optim import LayerDecayOptimWrapperConstructor
+from .training.resume import ExactResumeHook
 
 __all__ = [
     'ARCHS',

@@ -10,12 +10,12 @@ import re
 
 import pytest
 import torch
-from conftest import import_zoo
+from imports import import_zoo
 from torch import nn
 
 from mmconvnext import ConvNeXt, ConvNeXtV2
 from mmconvnext.checkpoint import CheckpointError, load
-from mmconvnext.formats import EXPORTS, FORMATS, rename
+from mmconvnext.checkpoint.formats import EXPORTS, FORMATS, rename
 
 DEPTHS, DIMS = (1, 2, 3, 1), (8, 16, 24, 32)
 ARCH = dict(depths=DEPTHS, dims=DIMS)

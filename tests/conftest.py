@@ -1,10 +1,7 @@
-"""Fixtures shared by all tests: fixed seeds, and the zoo's import helpers."""
+"""Fixtures shared by all tests: fixed seeds, and the operators."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
 from types import ModuleType
 from typing import Iterator
 
@@ -12,10 +9,7 @@ import pytest
 import torch
 
 from mmconvnext import mmcv_ops
-from mmconvnext.launch import prepare_hosts
-
-sys.path.insert(0, str(Path(__file__).parents[1] / 'tools'))
-from bench import zoo  # noqa: E402
+from mmconvnext.cli import prepare_hosts
 
 # Helpers whose asserts should explain themselves as those of tests do.
 pytest.register_assert_rewrite('checkpoints')
@@ -23,15 +17,6 @@ pytest.register_assert_rewrite('checkpoints')
 torch.set_num_threads(1)
 # Before any test imports a host.
 prepare_hosts()
-
-
-def import_tool(name: str) -> ModuleType:
-    """Import ``tools/<name>.py``, which is no package."""
-    path = Path(__file__).parents[1] / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(autouse=True)
@@ -54,11 +39,3 @@ def compiled() -> ModuleType:
     if module is None:
         pytest.skip('this mmcv has no compiled operators to compare with')
     return module
-
-
-def import_zoo(name: str) -> ModuleType:
-    """Import an optional model library or skip the test, saying why."""
-    try:
-        return zoo.import_zoo(name)
-    except ImportError as error:
-        pytest.skip(f'{name} is a test extra and not importable: {error}')

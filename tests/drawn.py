@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mmconvnext.scores import Score
+from mmconvnext.inference.scores import Score
 
 
 def picture(height: int = 40, width: int = 60, value: int = 90) -> np.ndarray:

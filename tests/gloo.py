@@ -17,7 +17,7 @@ import torch.distributed as dist
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, TASK_UTILS
 
-from mmconvnext.launch import prepare_hosts
+from mmconvnext.cli import prepare_hosts
 
 TRAIN = Path(__file__).parents[1] / 'tools' / 'train.py'
 

@@ -4,100 +4,63 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmconvnext'
-# module: modules of the package that it may import
-ALLOWED = {
-    '__init__': {
-        'collapse',
-        'convnext',
-        'data',
-        'fcmae',
-        'layers',
-        'optim',
-        'pretrain_hooks',
-        'resume',
-    },
-    'registry': set(),
-    'archs': set(),
-    'sources': set(),
-    'weights_io': {'sources'},
-    'formats': set(),
-    'detection': {'archs', 'formats', 'weights_io'},
-    'checkpoint': {'detection', 'formats', 'weights_io'},
-    'ops': set(),
-    'layers': {'ops'},
-    'graphs': {'ops'},
-    'convnext': {
-        'archs',
-        'checkpoint',
-        'graphs',
-        'layers',
-        'ops',
-        'pages',
-        'registry',
-    },
-    'fcmae': {'checkpoint', 'convnext', 'pages', 'registry'},
-    'data': {'pictures', 'registry'},
-    'reconstruction': {'data', 'pictures'},
-    'pretrain_hooks': {
-        'data',
-        'pictures',
-        'reconstruction',
-        'registry',
-        'weights_io',
-    },
-    'optim': {'registry'},
-    'resume': {'registry'},
-    'launch': {'checkpoint', 'mmcv_ops'},
-    'mmcv_ops': set(),
-    'pages': set(),
-    'pictures': {'scores'},
-    'gallery': {'pictures'},
-    'scores': set(),
-    'analysis': {'layers'},
-    'collapse': {'analysis', 'registry'},
-    'report': {'analysis'},
+GROUND = {'archs', 'files', 'mmcv_ops', 'ops', 'registry'}
+MODELS = GROUND | {'checkpoint', 'models'}
+# room: the rooms that it may import besides itself
+MAY_IMPORT = {
+    **dict.fromkeys(GROUND, set()),
+    'checkpoint': GROUND,
+    'models': GROUND | {'checkpoint'},
+    'pretrain': MODELS | {'inference'},
+    'adopt': MODELS,
+    'deploy': MODELS,
+    'inference': GROUND,
+    'training': GROUND,
+    'data': GROUND,
+    'analysis': GROUND | {'models'},
+    'cli': GROUND | {'checkpoint'},
+    '__init__': MODELS | {'analysis', 'pretrain', 'training'},
 }
 FILES = sorted(PACKAGE.rglob('*.py'))
 
 
-def module_of(file: Path) -> str:
-    relative = file.relative_to(PACKAGE)
-    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+def name_of(file: Path) -> str:
+    return str(file.relative_to(PACKAGE))
 
 
-def imports(file: Path) -> set:
-    """Absolute top-level names, and '.name' for the package's own."""
-    found = set()
+def room_of(parts: tuple) -> str:
+    """Name the folder of the package, or the module at its root."""
+    return parts[0].removesuffix('.py')
+
+
+def imported(file: Path) -> Iterator[tuple]:
+    """Yield the absolute dotted names that a module imports, as parts."""
+    package = ('mmconvnext', *file.relative_to(PACKAGE).parts[:-1])
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split('.')[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.add(node.module.split('.')[0])
+            yield from (tuple(a.name.split('.')) for a in node.names)
         elif isinstance(node, ast.ImportFrom):
-            names = (
-                [node.module]
-                if node.module
-                else [alias.name for alias in node.names]
-            )
-            found |= {f'.{name}' for name in names}
-    return found
+            base = package[: len(package) + 1 - node.level]
+            base = base if node.level else ()
+            base += tuple((node.module or '').split('.') * bool(node.module))
+            yield from ((*base, alias.name) for alias in node.names)
 
 
-@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize('file', FILES, ids=name_of)
 def test_imports_go_one_way(file: Path) -> None:
-    own = {name[1:] for name in imports(file) if name.startswith('.')}
-    if file.parent != PACKAGE:
-        own -= {path.stem for path in file.parent.glob('*.py')}
-    assert own <= ALLOWED[module_of(file)]
+    room = room_of(file.relative_to(PACKAGE).parts)
+    names = {parts[1] for parts in imported(file) if parts[0] == 'mmconvnext'}
+    assert names & set(MAY_IMPORT) - {room} <= MAY_IMPORT[room]
 
 
-@pytest.mark.parametrize('file', FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize('file', FILES, ids=name_of)
 def test_hosts_and_triton_stay_outside(file: Path) -> None:
-    found = imports(file)
+    found = {parts[0] for parts in imported(file)}
     assert not found & {'mmdet', 'mmseg'}
     assert 'triton' not in found or file.name.startswith('triton_')
 

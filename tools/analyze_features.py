@@ -26,8 +26,9 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from mmconvnext import checkpoint, launch, report, weights_io
-from mmconvnext.analysis import (
+from mmconvnext import checkpoint, cli
+from mmconvnext.analysis import plots
+from mmconvnext.analysis.measure import (
     DEFINITIONS,
     WHERE,
     LayerStatistics,
@@ -37,8 +38,9 @@ from mmconvnext.analysis import (
     find_blocks,
 )
 from mmconvnext.archs import STRIDES
-from mmconvnext.detection import Found, translate
-from mmconvnext.pictures import find_images, read_image, write_text
+from mmconvnext.checkpoint import weights_io
+from mmconvnext.checkpoint.detect import Found, translate
+from mmconvnext.files import find_images, read_image, write_text
 from mmconvnext.registry import MODELS
 
 MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
@@ -120,7 +122,7 @@ class Looked(NamedTuple):
     """What a pass over the images found: by layer, and of one image."""
 
     statistics: Dict[str, LayerStatistics]
-    mosaics: Dict[str, report.Mosaic]
+    mosaics: Dict[str, plots.Mosaic]
 
 
 def named(text: str) -> Tuple[str, str]:
@@ -165,7 +167,7 @@ def from_checkpoint(path: str, ema: bool, prefix: Optional[str]) -> tuple:
 
 
 def from_config(path: str, seed: int) -> tuple:
-    cfg = launch.read_config(path).model.backbone
+    cfg = cli.read_config(path).model.backbone
     cfg.pop('init_cfg', None)
     torch.manual_seed(seed)
     return f'{cfg.type} {cfg.arch}, random weights, seed {seed}', MODELS.build(
@@ -237,16 +239,16 @@ def read_all(
         yield path, image
 
 
-def mosaic_of(label: str, maps: Tensor) -> report.Mosaic:
+def mosaic_of(label: str, maps: Tensor) -> plots.Mosaic:
     """Take 64 channels, evenly spread, of ``(1, H, W, C)``."""
     channels = maps.size(-1)
-    number = min(report.SIDE**2, channels)
+    number = min(plots.SIDE**2, channels)
     chosen = torch.linspace(0, channels - 1, number).round().long()
     kept = maps[..., chosen.to(maps.device)].float()
     dead, flat = (
         flags[0, chosen].cpu().numpy() for flags in dead_and_saturated(maps)
     )
-    return report.Mosaic(label, kept[0].cpu().numpy(), dead, flat, channels)
+    return plots.Mosaic(label, kept[0].cpu().numpy(), dead, flat, channels)
 
 
 def class_of(path: Path, root: Path) -> str:
@@ -342,22 +344,22 @@ def draw(
     """Draw all plots."""
     out, where = Path(args.out), args.where
     curves = [
-        report.Curve(s.label, [r for r in rows if r['label'] == s.label])
+        plots.Curve(s.label, [r for r in rows if r['label'] == s.label])
         for s in found
     ]
-    report.save(
-        report.plot_distance(curves, where, images), out / 'distance.png'
+    plots.save(
+        plots.plot_distance(curves, where, images), out / 'distance.png'
     )
-    report.save(
-        report.plot_channels(curves, where, images), out / 'channels.png'
+    plots.save(
+        plots.plot_channels(curves, where, images), out / 'channels.png'
     )
     layers = dict.fromkeys(n for f in found.values() for n in f.mosaics)
     for layer in layers:
         mosaics = [
             f.mosaics[layer] for f in found.values() if layer in f.mosaics
         ]
-        figure = report.plot_mosaics(layer, where, example, mosaics)
-        report.save(figure, out / f'mosaic_{layer}.png')
+        figure = plots.plot_mosaics(layer, where, example, mosaics)
+        plots.save(figure, out / f'mosaic_{layer}.png')
     if args.class_folders:
         index = {
             layer: {
@@ -367,8 +369,8 @@ def draw(
             }
             for layer in layers
         }
-        figure = report.plot_selectivity(index, where, classes)
-        report.save(figure, out / 'selectivity.png')
+        figure = plots.plot_selectivity(index, where, classes)
+        plots.save(figure, out / 'selectivity.png')
 
 
 def table(rows: List[Dict]) -> str:
@@ -425,11 +427,11 @@ def describe(
 def main() -> None:
     args = parse_args()
     broken: Dict[str, str] = {}
-    with launch.clear_errors():
+    with cli.clear_errors():
         images, models = prepare(args)
     found = {s: look(s, images, args, broken) for s in models}
     used = [path for path in images if str(path) not in broken]
-    with launch.clear_errors():
+    with cli.clear_errors():
         if not used:
             raise ValueError(f'no usable image: {broken}')
         classes = classes_of(used, args) if args.class_folders else []

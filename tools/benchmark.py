@@ -29,7 +29,7 @@ from typing import Callable, Dict, Iterator
 
 import torch
 
-from mmconvnext import launch
+from mmconvnext import cli
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 from bench import (  # noqa: E402
@@ -94,7 +94,7 @@ def main() -> None:
     about = environment(args.threads)
     print(' | '.join(about.values()), flush=True)
     rows = []
-    with launch.clear_errors():
+    with cli.clear_errors():
         for row in MODES[args.mode](args):
             rows.append(row)
             print(' | '.join(map(str, row.values())), flush=True)

@@ -18,12 +18,13 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
-from mmconvnext import launch
-from mmconvnext.pictures import Painter, write_image
+from mmconvnext import cli
+from mmconvnext.files import write_image
+from mmconvnext.inference.pictures import Painter
 
 
 def parse_args() -> argparse.Namespace:
-    parser = launch.common_arguments('Draw augmented training samples.')
+    parser = cli.common_arguments('Draw augmented training samples.')
     parser.add_argument('--out', required=True, help='folder for pictures')
     parser.add_argument(
         '--number', type=int, default=16, help='of pictures (default: 16)'
@@ -75,9 +76,9 @@ def describe(data: dict) -> str:
 
 def main() -> None:
     args = parse_args()
-    with launch.clear_errors():
-        cfg = launch.load_config(args)
-        launch.check_data(cfg, ['train_dataloader'])
+    with cli.clear_errors():
+        cfg = cli.load_config(args)
+        cli.check_data(cfg, ['train_dataloader'])
     init_default_scope(cfg.default_scope)
     painter = Painter(cfg, 'train_dataloader')
     for place, (index, image, data) in enumerate(

@@ -20,9 +20,9 @@ from typing import Any, Callable, Dict, List, Optional
 import torch
 from torch import Tensor, nn
 
-from mmconvnext import ConvNeXt, ConvNeXtV2, checkpoint, weights_io
+from mmconvnext import ConvNeXt, ConvNeXtV2, checkpoint
 from mmconvnext.archs import ARCHS
-from mmconvnext.checkpoint import EXPORTS, CheckpointError, Found
+from mmconvnext.checkpoint import EXPORTS, CheckpointError, Found, weights_io
 
 TOLERANCE = 2e-5  # of float32 through the deepest published backbone
 Features = Callable[[Tensor], List[Tensor]]

@@ -23,7 +23,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmconvnext import launch
+from mmconvnext import cli
 
 # What the published numbers were counted at (arXiv 2201.03545, tables 3, 4).
 DETECTION_SHAPE = (800, 1280)
@@ -144,9 +144,9 @@ def table(rows: List[Tuple[str, Complexity]], parts: bool) -> str:
 def main() -> None:
     args = parse_args()
     rows = []
-    with launch.clear_errors():
+    with cli.clear_errors():
         for path in args.configs:
-            cfg = launch.read_config(path)
+            cfg = cli.read_config(path)
             cfg.merge_from_dict(args.cfg_options)
             shape = tuple(args.shape or default_shape(cfg))
             rows.append((Path(path).stem, complexity(cfg, shape)))

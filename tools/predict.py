@@ -26,23 +26,21 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import load_checkpoint
 from rich.progress import track
 
-from mmconvnext import launch, reconstruction
-from mmconvnext.gallery import Entry, entry, page, worst_first
-from mmconvnext.pictures import (
+from mmconvnext import cli
+from mmconvnext.files import find_images, read_image, write_image, write_text
+from mmconvnext.inference.gallery import Entry, entry, page, worst_first
+from mmconvnext.inference.pictures import (
     Drawn,
     Painter,
     captioned,
-    find_images,
-    read_image,
     side_by_side,
-    write_image,
-    write_text,
 )
-from mmconvnext.scores import Score, scorer
+from mmconvnext.inference.scores import Score, scorer
+from mmconvnext.pretrain import reconstruction
 
 
 def parse_args() -> argparse.Namespace:
-    parser = launch.common_arguments('Predict on images.')
+    parser = cli.common_arguments('Predict on images.')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('images', help='image file, or folder (recursive)')
     parser.add_argument('--out', required=True, help='folder for pictures')
@@ -194,7 +192,7 @@ def prepare(args: argparse.Namespace) -> tuple:
     Raises:
         FileNotFoundError, ValueError: for what is not there.
     """
-    cfg = launch.load_config(args)
+    cfg = cli.load_config(args)
     images = find_images(args.images)
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'checkpoint not found: {args.checkpoint}')
@@ -226,7 +224,7 @@ def draw_all(
 
 def run(args: argparse.Namespace) -> List[str]:
     """Draw all images; return a line for each that could not be drawn."""
-    with launch.clear_errors():
+    with cli.clear_errors():
         cfg, images, root, labels = prepare(args)
     where = (cfg, args.checkpoint, args.device)
     if is_pretraining(cfg):

@@ -48,7 +48,8 @@ if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
         mark_done .venv-zoo zoo "${EXTRAS[@]}"
     fi
     say 'Tests against the model libraries'
-    mapfile -t ZOO < <(grep -lE "import_zoo|importorskip" tests/test_*.py)
+    mapfile -t ZOO < <(grep -rlE "import_zoo|importorskip" tests \
+        --include="test_*.py")
     .venv-zoo/bin/python -m pytest -q "${SHARED[@]}" "${ZOO[@]}"
 fi
 say "Tests with the hosts of ${SETS[$HOSTS]}"

@@ -13,13 +13,13 @@ from typing import List, Optional, Sequence
 
 from mmengine.config import Config, ConfigDict
 
-from mmconvnext import launch
+from mmconvnext import cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = launch.common_arguments('Test a model.')
+    parser = cli.common_arguments('Test a model.')
     parser.add_argument('checkpoint', help='checkpoint file')
-    launch.runner_arguments(parser)
+    cli.runner_arguments(parser)
     how = parser.add_mutually_exclusive_group()
     how.add_argument(
         '--protocol',
@@ -164,7 +164,7 @@ def write_pictures(cfg: Config, folder: str) -> None:
 
 def configure(args: argparse.Namespace) -> Config:
     """Turn the command line into a config that is ready to run."""
-    cfg = launch.load_config(args)
+    cfg = cli.load_config(args)
     if not Path(args.checkpoint).is_file():
         raise FileNotFoundError(f'checkpoint not found: {args.checkpoint}')
     if 'test_dataloader' not in cfg:
@@ -178,15 +178,15 @@ def configure(args: argparse.Namespace) -> Config:
         write_predictions(cfg, args.out)
     if args.show_dir:
         write_pictures(cfg, args.show_dir)
-    launch.check_data(cfg, ['test_dataloader'])
+    cli.check_data(cfg, ['test_dataloader'])
     return cfg
 
 
 def main() -> None:
     args = parse_args()
-    with launch.clear_errors():
+    with cli.clear_errors():
         cfg = configure(args)
-    metrics = launch.build_runner(cfg).test()
+    metrics = cli.build_runner(cfg).test()
     print(f'protocol: {describe(cfg, args.protocol)}')
     for name, value in metrics.items():
         print(f'{name}: {round(float(value), 4)}')

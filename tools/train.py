@@ -12,17 +12,17 @@ import os
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 
-from mmconvnext import launch
+from mmconvnext import cli
 
 
 def parse_args() -> argparse.Namespace:
-    parser = launch.common_arguments('Train a model.')
-    launch.runner_arguments(parser)
+    parser = cli.common_arguments('Train a model.')
+    cli.runner_arguments(parser)
     parser.add_argument(
         '--amp',
         nargs='?',
         const='bfloat16',
-        choices=[*launch.AMP_DTYPES, 'off'],
+        choices=[*cli.AMP_DTYPES, 'off'],
         help='mixed precision (bfloat16 when no value is given), or off; '
         'by default as the config says',
     )
@@ -45,8 +45,8 @@ def parse_args() -> argparse.Namespace:
 
 def configure(args: argparse.Namespace) -> Config:
     """Turn the command line into a config that is ready to run."""
-    cfg = launch.load_config(args)
-    launch.set_amp(cfg, args.amp)
+    cfg = cli.load_config(args)
+    cli.set_amp(cfg, args.amp)
     if args.resume is not None:
         cfg.resume = True
         cfg.load_from = None if args.resume == 'auto' else args.resume
@@ -57,13 +57,13 @@ def configure(args: argparse.Namespace) -> Config:
                 f'auto_scale_lr.base_batch_size to scale from'
             )
         cfg.auto_scale_lr.enable = True
-    launch.check_data(cfg, ['train_dataloader', 'val_dataloader'])
+    cli.check_data(cfg, ['train_dataloader', 'val_dataloader'])
     return cfg
 
 
 def warn_of_batch_size(cfg: Config) -> None:
     """Say so when the batch is not the one the learning rate is meant for."""
-    batch, recipe = launch.batch_size(cfg, get_world_size())
+    batch, recipe = cli.batch_size(cfg, get_world_size())
     if recipe and batch != recipe:
         scaled = cfg.auto_scale_lr.get('enable', False)
         todo = 'is scaled' if scaled else 'stays: see --auto-scale-lr'
@@ -76,9 +76,9 @@ def warn_of_batch_size(cfg: Config) -> None:
 
 def main() -> None:
     args = parse_args()
-    with launch.clear_errors():
+    with cli.clear_errors():
         cfg = configure(args)
-    runner = launch.build_runner(cfg)
+    runner = cli.build_runner(cfg)
     warn_of_batch_size(cfg)
     runner.train()
 

@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from mmconvnext import launch, ops, report
+from mmconvnext import cli, ops
+from mmconvnext.analysis import plots
 
 from .subjects import VERSIONS
 from .timing import Row
@@ -112,10 +113,10 @@ def configure(args: Namespace, work_dir: Path) -> Config:
     """
     if args.steps < 1:
         raise ValueError(f'steps must be 1 or more, got {args.steps}')
-    cfg = launch.read_config(CONFIG)
+    cfg = cli.read_config(CONFIG)
     if args.data_root is not None:
-        launch.set_data_root(cfg, args.data_root)
-    launch.check_data(cfg, ['train_dataloader'])
+        cli.set_data_root(cfg, args.data_root)
+    cli.check_data(cfg, ['train_dataloader'])
     backbone = VERSIONS[args.version].__name__
     cfg.model.backbone.type = f'mmconvnext.{backbone}'
     cfg.merge_from_dict(QUIET)
@@ -141,7 +142,7 @@ def train(args: Namespace, path: str, nudge: bool = False) -> Recorder:
     """Run the recipe on one path."""
     recorder = Recorder(dtype_of(args), nudge)
     with tempfile.TemporaryDirectory(prefix=f'{path}-') as folder:
-        runner = launch.build_runner(configure(args, Path(folder)))
+        runner = cli.build_runner(configure(args, Path(folder)))
         runner.register_hook(recorder)
         with ops.use(path):
             runner.train()
@@ -171,7 +172,7 @@ def draw(runs: Dict[str, Recorder], title: str) -> Figure:
     top, bottom = figure.subplots(2, sharex=True, height_ratios=(2, 1))
     for index, (name, run) in enumerate(runs.items()):
         every = max(1, len(run.losses) // 10)
-        look = dict(report.style(index), markevery=every, markersize=5)
+        look = dict(plots.style(index), markevery=every, markersize=5)
         # Dashes: one curve lies on the other.
         look['linestyle'] = ('-', '--', ':')[index]
         top.plot(run.losses, label=name, **look)
@@ -207,4 +208,4 @@ def curve_rows(args: Namespace) -> Iterator[Row]:
             mean_of_last=round(float(np.mean(run.losses[-TAIL:])), 5),
         )
     if args.picture:
-        report.save(draw(runs, title), args.picture)
+        plots.save(draw(runs, title), args.picture)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmconvnext import FCMAE, ConvNeXtBlock, ops
-from mmconvnext.fcmae import to_patches
-from mmconvnext.layers import to_nchw, to_nhwc
+from mmconvnext.models.layers import to_nchw, to_nhwc
+from mmconvnext.pretrain.fcmae import to_patches
 
 from .backbones import PRECISIONS, bytes_kept
 from .timing import Row, pair, peak_mib, synchronize

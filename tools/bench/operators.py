@@ -15,7 +15,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import Tensor
 
-from mmconvnext import launch, mmcv_ops
+from mmconvnext import cli, mmcv_ops
 
 from .timing import Row, pair
 
@@ -168,9 +168,7 @@ def detector() -> Tuple[torch.nn.Module, dict]:
     from mmdet.testing import demo_mm_inputs
 
     init_default_scope('mmdet')
-    cfg = launch.read_config(
-        ROOT / 'configs/mask_rcnn_convnextv2_atto_coco.py'
-    )
+    cfg = cli.read_config(ROOT / 'configs/mask_rcnn_convnextv2_atto_coco.py')
     cfg.model.backbone.pop('init_cfg')
     model = MODELS.build(cfg.model)
     model.init_weights()

@@ -12,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
-from mmconvnext import launch
+from mmconvnext import cli
 
 from .backbones import images, runner, subjects_of
 from .subjects import OURS
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _host(config: str, args: Namespace) -> nn.Module:
-    cfg = launch.read_config(ROOT / 'configs' / config)
+    cfg = cli.read_config(ROOT / 'configs' / config)
     cfg.model.backbone.pop('init_cfg')
     cfg.model.backbone.update(drop_path_rate=0.0)
     init_default_scope(cfg.default_scope)
@@ -75,7 +75,7 @@ def step_rows(
     args: Namespace, name: str, build: Callable[[Namespace], Tuple]
 ) -> Iterator[Row]:
     """The step with each subject, and the share of the backbone in it."""
-    launch.prepare_hosts()  # before a subject's library imports mmdet
+    cli.prepare_hosts()  # before a subject's library imports mmdet
     _, models = subjects_of(args)
     host, data = build(args)
     host = host.to(args.device).train()

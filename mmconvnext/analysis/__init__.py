@@ -1,0 +1,1 @@
+"""What the features of a model do: measures, their plots, a training hook."""

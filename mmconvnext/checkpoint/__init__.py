@@ -1,0 +1,34 @@
+"""Load any published ConvNeXt checkpoint, whole or not at all.
+
+A state dict goes through four steps: find the backbone in it, rename its
+keys by the row of ``formats.FORMATS``, check every name and shape (these
+three in ``detect``), fit it to a model (``convert``). An :class:`Account`
+says what happened to each key. Files are read by ``weights_io``.
+"""
+
+from .convert import Account, convert, find_beside
+from .detect import Found, detect
+from .engine import install_safe_loading, resolve_init_cfg
+from .export import export, export_detector, export_with_account
+from .formats import EXPORTS, FORMATS
+from .load import load
+from .sources import CheckpointError
+from .weights_io import read
+
+__all__ = [
+    'Account',
+    'CheckpointError',
+    'EXPORTS',
+    'FORMATS',
+    'Found',
+    'convert',
+    'detect',
+    'export',
+    'export_detector',
+    'export_with_account',
+    'find_beside',
+    'install_safe_loading',
+    'load',
+    'read',
+    'resolve_init_cfg',
+]

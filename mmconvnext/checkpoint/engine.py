@@ -1,0 +1,84 @@
+"""Let mmengine load through this package: ``init_cfg`` and every file."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from mmengine.model.weight_init import PretrainedInit, update_init_info
+from mmengine.runner import checkpoint as engine
+from torch import nn
+
+from . import weights_io
+from .load import load
+from .sources import CheckpointError, Source
+
+LOAD_OPTIONS = ('ema', 'prefix', 'final_norm', 'sha256', 'map_location')
+
+
+class Initializer:
+    """What ``init_cfg=dict(type='Pretrained', ...)`` means for a backbone.
+
+    Takes the arguments of :func:`load`; mmengine calls it with the module.
+    """
+
+    def __init__(self, checkpoint: Source, **kwargs: Any) -> None:
+        unknown = sorted(set(kwargs) - set(LOAD_OPTIONS))
+        if unknown:
+            raise CheckpointError(
+                f'init_cfg of type Pretrained does not take {unknown}; it '
+                f'takes checkpoint, {", ".join(LOAD_OPTIONS)}'
+            )
+        self.checkpoint, self.kwargs = checkpoint, kwargs
+
+    def __call__(self, module: nn.Module) -> None:
+        load(module, self.checkpoint, **self.kwargs)
+        if hasattr(module, '_params_init_info'):
+            info = f'Pretrained: load from {self.checkpoint}'
+            update_init_info(module, init_info=info)
+
+
+def resolve_init_cfg(init_cfg: Any) -> Any:
+    """Replace mmengine's Pretrained, which forgives, by ours, put last.
+
+    mmengine itself orders its own type only; what is read from a file has
+    to overwrite what other entries fill in.
+    """
+    if not init_cfg:
+        return init_cfg
+    cfgs = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg)
+    names = ('Pretrained', PretrainedInit)
+    others = [cfg for cfg in cfgs if cfg['type'] not in names]
+    ours = [
+        {**cfg, 'type': Initializer} for cfg in cfgs if cfg['type'] in names
+    ]
+    return others + ours
+
+
+def _read_for_engine(filename: str, map_location: Any = None, **_: Any) -> Any:
+    return weights_io.read(filename, map_location=map_location)
+
+
+def _refuse_for_engine(filename: str, map_location: Any = None) -> Any:
+    raise CheckpointError(
+        f'{filename} is not read: fetch it and give its path, or use '
+        f'{", ".join(weights_io.schemes())}'
+    )
+
+
+def install_safe_loading() -> None:
+    """Let all that mmengine loads go through :func:`weights_io.read`.
+
+    That is ``load_from``, resuming, the checkpoint of a test and every
+    other module's ``init_cfg``. mmengine alone reads a pickle without
+    restriction, or cannot resume its own files (0.10.7 with torch 2.6 or
+    later). Schemes whose files would bypass the reader are refused. Call it
+    once at the start of a program; calling it again changes nothing.
+    """
+    register = engine.CheckpointLoader.register_scheme
+    ours = ['', 'http://', *weights_io.schemes()]
+    register(ours, _read_for_engine, force=True)
+    remote = ['pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://']
+    register(remote, _refuse_for_engine, force=True)
+    # What torchvision://, open-mmlab:// and mmcls:// look up ends in these.
+    engine.load_from_http = _read_for_engine
+    engine._safe_torch_load = _read_for_engine

@@ -1,0 +1,107 @@
+"""Write a backbone under the names and shapes of another library."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
+
+import torch
+from torch import Tensor, nn
+
+from .convert import Account
+from .detect import Backbone, Found, translate
+from .formats import CONV_MLP, EXPORTS, Format, from_ours, rename
+from .sources import CheckpointError
+
+
+def export(
+    model_or_state_dict: Union[nn.Module, Mapping[str, Any]],
+    format: str,
+    ema: bool = False,
+    prefix: Optional[str] = None,
+) -> Dict[str, Tensor]:
+    """Name and shape a backbone as another library does.
+
+    The output norms go where the format has a place for them: all in
+    native, official, mmpretrain and transformers (its Backbone classes);
+    in timm ``norm3`` becomes ``head.norm``.
+
+    Args:
+        model_or_state_dict: a backbone, a detector, or the state dict of
+            one, in any format that :func:`detect` reads.
+        format: one of ``EXPORTS``.
+        ema, prefix: as for :func:`convert`.
+
+    Raises:
+        CheckpointError: for another format or an incomplete backbone.
+    """
+    return export_with_account(model_or_state_dict, format, ema, prefix)[0]
+
+
+def export_with_account(
+    source: Union[nn.Module, Mapping[str, Any]],
+    format: str,
+    ema: bool = False,
+    prefix: Optional[str] = None,
+) -> Tuple[Dict[str, Tensor], Account]:
+    """Do what :func:`export` does, and say where each tensor went."""
+    if format not in EXPORTS:
+        raise CheckpointError(
+            f'format {format!r} is none of {", ".join(EXPORTS)}'
+        )
+    state = source.state_dict() if isinstance(source, nn.Module) else source
+    whole = translate(state, ema, prefix)
+    if len(whole.found.depths) < 4 and format != 'native':
+        raise CheckpointError(
+            f'{format} needs all four stages, the backbone has '
+            f'{len(whole.found.depths)}; build it with out_indices up to 3'
+        )
+    return _spell(whole, format)
+
+
+def _spell(whole: Backbone, format: str) -> Tuple[Dict[str, Tensor], Account]:
+    row = EXPORTS[format]
+    account = Account(whole.found, dropped=dict(whole.dropped), verb='written')
+    pairs, result = from_ours(row, whole.tensors), {}
+    for name, tensor in whole.tensors.items():
+        theirs, key = rename(name, pairs), whole.keys[name]
+        if theirs is None:
+            account.dropped[key] = f'{format} has no place for it'
+            continue
+        result[theirs] = _reshaped(name, tensor, row, whole.found)
+        account.loaded[theirs] = key
+    return result, account
+
+
+def export_detector(
+    state_dict: Mapping[str, Any], ema: bool = False
+) -> Tuple[Dict[str, Tensor], Account]:
+    """Rename the backbone of a whole detector or segmentor, keep the rest.
+
+    For files of mmdet 2 and mmseg 0.x, such as the authors' of V1: necks
+    and heads have the same names in mmdet 3 and mmseg 1.
+
+    Raises:
+        CheckpointError: where no backbone stands under ``backbone.``.
+    """
+    whole = translate(state_dict, ema, 'backbone')
+    prefix = whole.found.prefix
+    if not prefix.endswith('backbone.'):
+        raise CheckpointError(f'the backbone is at {prefix!r}, not backbone.')
+    parent = prefix[: -len('backbone.')]
+    result, account = _spell(whole, 'native')
+    result = {f'backbone.{name}': value for name, value in result.items()}
+    for key in [key for key in account.dropped if key.startswith(parent)]:
+        if not key.startswith(prefix):
+            del account.dropped[key]
+            result[key[len(parent) :]] = whole.others[key]
+            account.loaded[key[len(parent) :]] = key
+    return result, account
+
+
+def _reshaped(name: str, tensor: Tensor, row: Format, found: Found) -> Tensor:
+    conv = (CONV_MLP,) if found.arch in row.conv_mlp else ()
+    for reshape in (*(row.writes or ()), *conv):
+        if re.search(rf'{reshape.leaf}$', name):
+            tensor = tensor.reshape(reshape.theirs(tuple(tensor.shape)))
+    return tensor.detach().clone(memory_format=torch.contiguous_format)

@@ -1,0 +1,1 @@
+"""Predict on images, score, draw, and gather the pictures on a page."""

@@ -1,0 +1,111 @@
+"""Pictures of data and predictions, side by side."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, NamedTuple, Optional, Sequence
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, VISUALIZERS
+
+from .scores import Score
+
+GAP = 8  # white pixels between two panels
+CAPTION = 24  # pixels of the strip above them
+
+
+class Drawn(NamedTuple):
+    """What was drawn of an image.
+
+    ``panels`` are RGB pictures of one height by their caption, left to
+    right; ``score`` compares with a label where there is one; ``legend``
+    has the RGB colours of what the panels do not name.
+    """
+
+    panels: Mapping[str, np.ndarray]
+    score: Optional[Score] = None
+    legend: Mapping[str, Sequence[int]] = {}
+
+
+class Painter:
+    """Draws with the config's visualizer and its data set's classes.
+
+    Args:
+        cfg: a config of either host, its default scope set.
+        loader: the loader whose data set gives names and colours; none of
+            its files is read.
+    """
+
+    def __init__(self, cfg: Config, loader: str) -> None:
+        self.visualizer = VISUALIZERS.build(
+            {**cfg.visualizer, 'vis_backends': None, 'name': loader}
+        )
+        dataset = {**cfg[loader].dataset, 'lazy_init': True}
+        self.visualizer.dataset_meta = DATASETS.build(dataset).metainfo
+
+    def draw(self, image: np.ndarray, sample: Any, **options) -> np.ndarray:
+        """Put an image beside itself with what ``sample`` holds.
+
+        Args:
+            image: RGB, ``(H, W, 3)``, uint8.
+            sample: the host's data sample.
+            options: of the host's ``add_datasample``.
+
+        Returns:
+            RGB, ``(H, 2 W + GAP, 3)``.
+        """
+        return side_by_side([image, self.panel(image, sample, **options)])
+
+    def panel(self, image: np.ndarray, sample: Any, **options) -> np.ndarray:
+        """Draw what ``sample`` holds on an image: :meth:`draw`, one panel."""
+        self.visualizer.add_datasample('picture', image, sample, **options)
+        return self.visualizer.get_image()
+
+
+def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
+    """Join RGB pictures of one height, left to right."""
+    gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)
+    row = [part for panel in panels for part in (gap, panel)]
+    return np.hstack(row[1:])
+
+
+def captioned(drawn: Drawn) -> np.ndarray:
+    """Join panels, each below its caption, the legend below them."""
+    row = side_by_side([_below(*item) for item in drawn.panels.items()])
+    return np.vstack([row, _legend(drawn.legend, row.shape[1])])
+
+
+def _below(caption: str, picture: np.ndarray) -> np.ndarray:
+    strip = np.full((CAPTION, picture.shape[1], 3), 255, np.uint8)
+    _write(strip, caption, 2, CAPTION - 7)
+    return np.vstack([strip, picture])
+
+
+def _legend(colours: Mapping[str, Sequence[int]], width: int) -> np.ndarray:
+    """Draw names beside their colours in as many rows as they take."""
+    places, x, y = {}, 2, 0
+    for name in colours:
+        length = CAPTION + 12 + _text_width(name)
+        if places and x + length > width:
+            x, y = 2, y + CAPTION
+        places[name] = x, y
+        x += length
+    height = y + CAPTION if places else 0
+    strip = np.full((height, width, 3), 255, np.uint8)
+    for name, (x, y) in places.items():
+        strip[y + 5 : y + CAPTION - 3, x : x + CAPTION - 8] = colours[name]
+        _write(strip, name, x + CAPTION - 4, y + CAPTION - 7)
+    return strip
+
+
+FONT, FONT_SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.55
+
+
+def _text_width(text: str) -> int:
+    return cv2.getTextSize(text, FONT, FONT_SIZE, 1)[0][0]
+
+
+def _write(image: np.ndarray, text: str, x: int, y: int) -> None:
+    black = (0, 0, 0)
+    cv2.putText(image, text, (x, y), FONT, FONT_SIZE, black, 1, cv2.LINE_AA)

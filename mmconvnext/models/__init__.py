@@ -1,0 +1,1 @@
+"""ConvNeXt backbones, and the layers they are made of."""

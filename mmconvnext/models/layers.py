@@ -1,0 +1,84 @@
+"""Modules that own parameters; what they compute stands in ``ops``."""
+
+from __future__ import annotations
+
+from typing import Tuple
+
+import torch
+from torch import Tensor, nn
+
+from .. import ops
+
+
+def to_nhwc(x: Tensor) -> Tensor:
+    """View ``(N, C, H, W)`` as ``(N, H, W, C)``."""
+    return x.permute(0, 2, 3, 1)
+
+
+def to_nchw(x: Tensor) -> Tensor:
+    """View ``(N, H, W, C)`` as ``(N, C, H, W)``; its memory stays NHWC."""
+    return x.permute(0, 3, 1, 2)
+
+
+class LayerNorm2d(nn.LayerNorm):
+    """Layer norm over the channels of ``(N, C, H, W)``.
+
+    The result has the same shape and lies channels last in memory, which is
+    what the convolution behind it and the next block want.
+    """
+
+    def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
+        super().__init__(num_channels, eps=eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        affine = (self.weight, self.bias)
+        return to_nchw(ops.layer_norm(to_nhwc(x), affine, self.eps))
+
+
+class DepthwiseConv2d(nn.Conv2d):
+    """7x7 depthwise convolution that keeps the size of ``(N, C, H, W)``.
+
+    The weight is laid out as its gradient will be: DDP warns where they
+    differ.
+    """
+
+    def __init__(self, num_channels: int, size: int = 7) -> None:
+        super().__init__(
+            num_channels,
+            num_channels,
+            size,
+            padding=size // 2,
+            groups=num_channels,
+        )
+        self.to(memory_format=torch.channels_last)
+
+    @property
+    def affine(self) -> Tuple[Tensor, Tensor]:
+        return self.weight, self.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = ops.depthwise_conv(to_nhwc(x), *self.affine)
+        return to_nchw(y)
+
+
+class GRN(nn.Module):
+    """Global response normalisation, ``(N, H, W, C) -> (N, H, W, C)``.
+
+    Source: ConvNeXt V2 (arXiv 2301.00808), section 4 and Algorithm 1. Gamma
+    and beta are ``(C,)`` and start at zero, where GRN is the identity.
+    """
+
+    def __init__(self, num_channels: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(num_channels))
+        self.beta = nn.Parameter(torch.zeros(num_channels))
+
+    @property
+    def affine(self) -> Tuple[Tensor, Tensor]:
+        return self.gamma, self.beta
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.grn(x, self.affine)
+
+    def extra_repr(self) -> str:
+        return f'{self.gamma.numel()}'

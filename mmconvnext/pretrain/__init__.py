@@ -1,0 +1,1 @@
+"""FCMAE: pre-training a ConvNeXt on images without labels."""

@@ -1,0 +1,159 @@
+"""The visible patches of a batch of images, each a page of its own.
+
+A mask that is constant on 32 x 32 pixels hides whole windows of every stem
+and downsampling kernel. All that a ConvNeXt computes on what is visible is
+therefore what it computes on a batch of separate 32 x 32 images, but for the
+depthwise convolution, which sees neighbours, and GRN, which sums over an
+image. Both ask here. The result is that of the submanifold convolutions of
+ConvNeXt V2 (arXiv 2301.00808, section 3): hidden positions are zero to the
+convolution and do not count in GRN.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, List, Sequence, Tuple
+
+import torch
+from torch import Tensor, nn
+
+GRN_SCOPES = ('sample', 'batch')
+
+
+class _Scatter(torch.autograd.Function):
+    """Rows ``(R, C)`` into ``(total, C)`` of zeros, each to its own place."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, total: int) -> Tensor:
+        ctx.save_for_backward(index)
+        out = rows.new_zeros(total, rows.size(1))
+        return out.index_copy_(0, index, rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple:
+        return _Gather.apply(grad, *ctx.saved_tensors), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """Rows ``(total, C)`` to those at ``index``, which repeats none.
+
+    What torch does for index_select in the backward pass adds up, row by
+    row; places that are all different need no sum.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.total = rows.size(0)
+        return rows.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tuple:
+        (index,) = ctx.saved_tensors
+        return _Scatter.apply(grad.contiguous(), index, ctx.total), None
+
+
+class VisiblePatches:
+    """Where visible patches lie, and how they meet their neighbours.
+
+    Patches are ordered by the number of visible patches of their image,
+    so that images with equally many are one batch for GRN.
+
+    Args:
+        mask: ``(N, h, w)`` bool over the grid of patches, True is hidden.
+        grn_scope: ``sample`` for statistics over the visible positions of
+            one image; ``batch`` over all of the batch.
+
+    Raises:
+        ValueError: for another scope or a mask of another kind.
+    """
+
+    def __init__(self, mask: Tensor, grn_scope: str = 'sample') -> None:
+        if mask.dim() != 3 or mask.dtype != torch.bool:
+            raise ValueError(
+                f'mask must be bool (N, h, w), got {mask.dtype} '
+                f'{tuple(mask.shape)}'
+            )
+        if grn_scope not in GRN_SCOPES:
+            raise ValueError(
+                f'grn_scope must be one of {GRN_SCOPES}, got {grn_scope!r}'
+            )
+        self.shape = tuple(mask.shape)
+        visible = ~mask.flatten(1)
+        counts, order = visible.sum(1).sort(stable=True)
+        places = visible[order].nonzero()
+        self.image, self.cell = order[places[:, 0]], places[:, 1]
+        sizes, images = counts.unique_consecutive(return_counts=True)
+        groups = zip(images.tolist(), sizes.tolist())
+        self._groups = [(n, size) for n, size in groups if size]
+        if grn_scope == 'batch':
+            self._groups = [(1, len(self.cell))]
+        self._index: Dict[int, Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.cell)
+
+    def gather(self, maps: Tensor) -> Tensor:
+        """Cut the visible patches out of maps or images.
+
+        Args:
+            maps: ``(N, C, h p, w p)``, any p.
+
+        Returns:
+            ``(P, C, p, p)``, channels last in memory.
+        """
+        n, c, height, _ = maps.shape
+        size = height // self.shape[1]
+        rows = maps.permute(0, 2, 3, 1).reshape(-1, c)
+        pages = _Gather.apply(rows, self.index(size))
+        return pages.view(-1, size, size, c).permute(0, 3, 1, 2)
+
+    def scatter(self, pages: Tensor) -> Tensor:
+        """Put ``(P, C, p, p)`` back into ``(N, C, h p, w p)`` of zeros."""
+        n, height, width = self.shape
+        c, size = pages.shape[1:3]
+        rows = pages.permute(0, 2, 3, 1).reshape(-1, c)
+        total = n * height * width * size * size
+        maps = _Scatter.apply(rows, self.index(size), total)
+        maps = maps.view(n, height * size, width * size, c)
+        return maps.permute(0, 3, 1, 2)
+
+    def convolve(self, conv: nn.Conv2d, pages: Tensor) -> Tensor:
+        """Convolve with stride 1 as in the whole map, hidden being zero.
+
+        Args:
+            conv: keeps the size of a map.
+            pages: ``(P, C, p, p)``.
+        """
+        return self.gather(conv(self.scatter(pages)))
+
+    def group(self, pages: Tensor) -> List[Tensor]:
+        """View ``(P, p, p, C)`` as ``(n, L, 1, C)`` per group of images.
+
+        GRN takes its statistics over L positions, for each of n.
+        """
+        rows = pages.reshape(len(pages), -1, 1, pages.size(-1))
+        parts = rows.split([n * size for n, size in self._groups])
+        return [
+            part.reshape(n, -1, 1, part.size(-1))
+            for part, (n, _) in zip(parts, self._groups)
+        ]
+
+    def ungroup(self, groups: Sequence[Tensor]) -> Tensor:
+        """Undo :meth:`group`."""
+        channels = groups[0].size(-1)
+        parts = [part.reshape(-1, channels) for part in groups]
+        rows = parts[0] if len(parts) == 1 else torch.cat(parts)
+        size = round((len(rows) // len(self)) ** 0.5)
+        return rows.view(-1, size, size, channels)
+
+    def index(self, size: int) -> Tensor:
+        """Row of each position of each page in maps of p = ``size``."""
+        if size not in self._index:
+            _, height, width = self.shape
+            y, x = self.cell // width, self.cell % width
+            inner = torch.arange(size, device=self.cell.device)
+            rows = (self.image * height + y)[:, None] * size + inner
+            columns = x[:, None] * size + inner
+            index = rows[:, :, None] * (width * size) + columns[:, None, :]
+            self._index[size] = index.flatten()
+        return self._index[size]

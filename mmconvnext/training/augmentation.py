@@ -1,0 +1,86 @@
+"""Augmentations of images alone, without boxes or label maps."""
+
+from __future__ import annotations
+
+from typing import Sequence, Tuple, Union
+
+import numpy as np
+
+from ..files import resize
+from ..registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class RandomResizedCrop:
+    """Cut a random part out and resize it (Inception's, arXiv 1409.4842).
+
+    Args:
+        scale: side of the result in pixels, or its (height, width).
+        area_range: part of the image's area that is cut out.
+        aspect_range: width / height of what is cut out, relative to that of
+            the result; drawn evenly in its logarithm.
+        tries: draws before the largest part in the middle is taken.
+
+    Raises:
+        ValueError: for a range that is not positive and ascending.
+    """
+
+    def __init__(
+        self,
+        scale: Union[int, Sequence[int]] = 224,
+        area_range: Tuple[float, float] = (0.2, 1.0),
+        aspect_range: Tuple[float, float] = (3 / 4, 4 / 3),
+        tries: int = 10,
+    ) -> None:
+        size = (scale, scale) if isinstance(scale, int) else tuple(scale)
+        self.height, self.width = size
+        for name, (low, high) in dict(
+            area_range=area_range, aspect_range=aspect_range
+        ).items():
+            if not 0 < low <= high:
+                raise ValueError(
+                    f'{name} must ascend from above 0, got {(low, high)}'
+                )
+        self.area_range, self.aspect_range = area_range, aspect_range
+        self.tries = tries
+
+    def draw(self, height: int, width: int) -> Tuple[int, int, int, int]:
+        """Return top, left, height and width of a random part."""
+        shape = self.width / self.height
+        for _ in range(self.tries):
+            area = height * width * np.random.uniform(*self.area_range)
+            logs = np.log(self.aspect_range)
+            aspect = shape * np.exp(np.random.uniform(*logs))
+            h, w = round((area / aspect) ** 0.5), round((area * aspect) ** 0.5)
+            if 0 < h <= height and 0 < w <= width:
+                top = np.random.randint(height - h + 1)
+                return top, np.random.randint(width - w + 1), h, w
+        h, w = min(height, round(width / shape)), min(width, height * shape)
+        h, w = max(h, 1), max(round(w), 1)
+        return (height - h) // 2, (width - w) // 2, h, w
+
+    def __call__(self, results: dict) -> dict:
+        """Replace ``img`` and ``img_shape``."""
+        top, left, height, width = self.draw(*results['img'].shape[:2])
+        part = results['img'][top : top + height, left : left + width]
+        results['img'] = resize(part, self.height, self.width)
+        results['img_shape'] = results['img'].shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class RandomFlip:
+    """Mirror ``img`` left to right.
+
+    Args:
+        prob: how often.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        self.prob = prob
+
+    def __call__(self, results: dict) -> dict:
+        """Replace ``img`` or leave it."""
+        if np.random.uniform() < self.prob:
+            results['img'] = results['img'][:, ::-1]
+        return results

@@ -1,0 +1,94 @@
+"""The model index, the configs and the README say the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from imports import import_tool
+from mmengine.config import Config
+
+ROOT = Path(__file__).parents[2]
+INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+METAFILES = {
+    name: yaml.safe_load((ROOT / name).read_text()) for name in INDEX['Import']
+}
+MODELS = [m for meta in METAFILES.values() for m in meta['Models']]
+RECIPES = sorted(
+    path.stem
+    for path in ROOT.glob('configs/*.py')
+    if path.stem.endswith(('_coco', '_ade20k'))
+)
+# metadata key: the words of a config's header
+PUBLISHED = {
+    'Published box AP': 'box AP {}',
+    'Published mask AP': 'mask AP {}',
+    'Published mIoU': 'mIoU {} single-scale',
+    'Published mIoU (ms+flip)': '{} multi-scale',
+}
+README = (ROOT / 'README.md').read_text()
+
+
+def test_every_recipe_is_in_the_index() -> None:
+    assert sorted(m['Name'] for m in MODELS) == RECIPES
+    collections = {
+        c['Name'] for f in METAFILES.values() for c in f['Collections']
+    }
+    assert {m['In Collection'] for m in MODELS} == collections
+
+
+def test_every_metafile_is_imported() -> None:
+    found = {f'configs/{p.name}' for p in ROOT.glob('configs/*.yml')}
+    assert set(INDEX['Import']) == found
+    for name in found:
+        method = name.split('/')[1].replace('_metafile.yml', '')
+        for model in METAFILES[name]['Models']:
+            assert model['Name'].startswith(f'{method}_convnext')
+
+
+@pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
+def test_metadata_is_that_of_the_config(model: dict) -> None:
+    path = ROOT / model['Config']
+    assert path.stem == model['Name']
+    cfg, data = Config.fromfile(path), model['Metadata']
+    assert data['Batch Size'] == cfg.auto_scale_lr.base_batch_size
+    if 'Epochs' in data:
+        assert data['Epochs'] == cfg.train_cfg.max_epochs
+    else:
+        assert data['Iterations'] == cfg.train_cfg.max_iters
+    head = ' '.join(path.read_text().split('_base_ =')[0].split('\n# '))
+    numbers = {k: v for k, v in data.items() if k in PUBLISHED}
+    for key, value in numbers.items():
+        assert PUBLISHED[key].format(value) in head
+    source = data['Published Source']
+    assert (source in head) if numbers else (source == 'none')
+    assert numbers or 'Published: nothing' in head
+
+
+@pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
+def test_readme_row(model: dict) -> None:
+    data = model['Metadata']
+    row = re.search(rf'^\| `{model["Name"]}` (.*)$', README, re.M)
+    cells = [cell.strip() for cell in row[1].strip('| ').split('|')]
+    pretraining, _, published, source, ours, params, flops = cells
+    assert pretraining == data['Pre-training']
+    numbers = [str(data[key]) for key in PUBLISHED if key in data]
+    expected = ' / '.join(numbers) or 'unpublished'
+    assert published in (expected, f'- / {expected}')
+    for name, number in (('V1', '2201.03545'), ('V2', '2301.00808')):
+        source = source.replace(name, f'arXiv {number}')
+    assert (source or 'none') == data['Published Source']
+    assert ours == ''
+    assert params == f'{data["Parameters"] / 1e6:.0f} M'
+    assert flops == f'{data["FLOPs"] / 1e9:.0f} G'
+
+
+@pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
+def test_counts_are_the_tool_s(model: dict) -> None:
+    tool = import_tool('get_complexity')
+    cfg, data = Config.fromfile(ROOT / model['Config']), model['Metadata']
+    found = tool.complexity(cfg, tool.default_shape(cfg))
+    assert found.params == data['Parameters']
+    assert found.flops == data['FLOPs']
+    height, width = found.shape
+    assert data['FLOPs Input'] == f'{width} x {height}'

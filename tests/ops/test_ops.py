@@ -1,0 +1,514 @@
+"""Every op on every path against the reference, and who chooses the path."""
+
+import copy
+import os
+import re
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+from op_cases import (
+    DTYPES,
+    assert_as_good,
+    cast,
+    compare,
+    depthwise_inputs,
+    error,
+    mlp_inputs,
+    run_depthwise,
+    run_mlp,
+)
+from torch import Tensor, nn
+
+from mmconvnext import ConvNeXt, ConvNeXtBlock, ConvNeXtV2, ops
+from mmconvnext.ops import autograd, choice, fused, gemm, reference
+from mmconvnext.ops.algebra import Weights
+from mmconvnext.pretrain.visible_patches import GRN_SCOPES, VisiblePatches
+
+VERSIONS = {1: ConvNeXt, 2: ConvNeXtV2}
+MICRO = dict(depths=[1, 2, 2, 1], dims=[8, 40, 24, 32])
+SHORT = dict(depths=[1, 1, 1, 1], dims=[8, 40, 24, 32])
+# Odd and prime sides, C of atto; fewer rows than channels (GRN on the map),
+# one position; several images; smaller than the kernel; token groups.
+SHAPES = [
+    (2, 13, 7, 40),
+    (1, 41, 37, 8),
+    (3, 2, 2, 80),
+    (5, 3, 1, 40),
+    (1, 1, 1, 16),
+    (2, 95, 1, 40),
+]
+both = pytest.mark.parametrize('version', [1, 2])
+
+
+@pytest.fixture
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make pieces so small that every map has several."""
+    monkeypatch.setattr(fused, 'PIECE', 4 * 40 * 16)
+    monkeypatch.setattr(gemm, 'LONGEST_SUM', 32)
+
+
+@both
+@pytest.mark.parametrize('dtype', DTYPES, ids=str)
+@pytest.mark.parametrize('shape', SHAPES, ids=str)
+def test_mlp_is_as_good_as_plain_pytorch(
+    version: int, dtype: torch.dtype, shape: tuple
+) -> None:
+    compare(run_mlp, mlp_inputs(version, shape), dtype)
+
+
+@both
+@pytest.mark.parametrize('shape', SHAPES[:4], ids=str)
+@pytest.mark.parametrize('dropped', [False, True])
+def test_mlp_in_pieces(
+    small_pieces: None, version: int, shape: tuple, dropped: bool
+) -> None:
+    keep = None
+    if dropped:
+        factors = torch.tensor([0.0, 1.25, 1.25, 0.0, 1.25])[: shape[0]]
+        keep = factors.view(-1, 1, 1, 1)
+        keep = (keep.double(), keep)
+    compare(run_mlp, mlp_inputs(version, shape), torch.float32, keep)
+
+
+@pytest.mark.parametrize('dtype', DTYPES[:2], ids=str)
+@pytest.mark.parametrize(
+    'shape', [*SHAPES[:5], (1, 130, 17, 8), (1, 3, 300, 8)], ids=str
+)
+def test_depthwise_is_as_good_as_plain_pytorch(
+    dtype: torch.dtype, shape: tuple
+) -> None:
+    compare(run_depthwise, depthwise_inputs(shape), dtype)
+
+
+def test_float64_agrees_to_rounding() -> None:
+    for version in VERSIONS:
+        for shape in SHAPES:
+            inputs = cast(mlp_inputs(version, shape), torch.float64)
+            grad = torch.randn(shape, dtype=torch.float64)
+            with ops.use('reference'):
+                exact = run_mlp(inputs, grad)
+            with ops.use('fused'):
+                found = run_mlp(inputs, grad)
+            torch.testing.assert_close(found, exact, rtol=1e-11, atol=1e-12)
+
+
+@both
+def test_recomputing_is_exact_and_saves_the_hidden_map(version: int) -> None:
+    shape = (2, 9, 5, 16)
+    inputs = cast(mlp_inputs(version, shape), torch.float32)
+    grad = torch.randn(shape)
+    with ops.use('fused'):
+        kept, plain = saved_elements(run_mlp, inputs, grad)
+        less, again = saved_elements(run_mlp, inputs, grad, recompute=True)
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)
+    assert kept - less == 4 * grad.numel()
+    with ops.use('reference'):
+        plain = run_mlp(inputs, grad)
+        again = run_mlp(inputs, grad, recompute=True)
+    torch.testing.assert_close(again, plain, rtol=0, atol=0)
+
+
+def saved_elements(run, *args, **kwargs) -> tuple:
+    kept = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter):
+            kept[tensor.data_ptr()] = tensor.numel()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        result = run(*args, **kwargs)
+    return sum(kept.values()), result
+
+
+@pytest.mark.parametrize(('version', 'limit'), [(1, 6.2), (2, 6.2)])
+def test_a_block_keeps_six_maps(version: int, limit: float) -> None:
+    block = ConvNeXtBlock(32, 0.0, 1.0 if version == 1 else None)
+    x = torch.randn(1, 32, 40, 40).to(memory_format=torch.channels_last)
+    x.requires_grad_()
+    with ops.use('fused'):
+        kept, _ = saved_elements(block, x)
+    assert kept / x.numel() < limit
+    with ops.use('reference'):
+        plain, _ = saved_elements(block, x)
+    assert plain / x.numel() > 12
+
+
+def test_a_dead_channel_has_a_finite_gradient() -> None:
+    inputs = mlp_inputs(2, (2, 9, 9, 8))
+    inputs['weight1'][3] = 0
+    inputs['bias1'][3] = 0
+    for shape in [(2, 9, 9, 8), (18, 3, 3, 8)]:  # folded and not
+        view = {**inputs, **{k: inputs[k].view(shape) for k in ('x',)}}
+        view['residual'] = inputs['residual'].view(shape)
+        compare(run_mlp, view, torch.float32)
+
+
+@both
+@pytest.mark.parametrize('stream', [torch.float32, torch.bfloat16], ids=str)
+def test_autocast(version: int, stream: torch.dtype) -> None:
+    """Products in bfloat16, the result in the reference's type."""
+    shape = (2, 13, 7, 40)
+    inputs = mlp_inputs(version, shape)
+    grad = torch.randn(shape, dtype=torch.float64)
+
+    def run(path: str, dtype: torch.dtype, enabled: bool) -> list:
+        given = cast(inputs, dtype)
+        if enabled:
+            for key in ('x', 'residual'):
+                given[key] = inputs[key].to(stream).requires_grad_()
+        with ops.use(path), torch.autocast('cpu', enabled=enabled):
+            return run_mlp(given, grad)
+
+    exact = run('reference', torch.float64, False)
+    plain = run('reference', torch.float32, True)
+    found = run('fused', torch.float32, True)
+    assert_as_good(found, plain, exact, torch.bfloat16)
+
+
+@both
+def test_mixed_types_raise_as_they_do_in_pytorch(version: int) -> None:
+    inputs = cast(mlp_inputs(version, (1, 3, 3, 8)), torch.float32)
+    inputs['x'] = inputs['x'].detach().bfloat16()
+    inputs['residual'] = inputs['residual'].detach().bfloat16()
+    with ops.use('fused'), pytest.raises(RuntimeError):
+        run_mlp(inputs, torch.ones(1, 3, 3, 8))
+
+
+@both
+@pytest.mark.parametrize('op', ['mlp', 'depthwise'])
+def test_second_derivatives(version: int, op: str) -> None:
+    shape = (2, 3, 2, 4)
+    inputs = cast(mlp_inputs(version, shape), torch.float64)
+    if op == 'depthwise':
+        inputs = {k: inputs[k] for k in ('x', 'weight1', 'bias2')}
+        weight = torch.randn(4, 1, 7, 7, dtype=torch.float64)
+        inputs['weight1'] = weight.requires_grad_()
+    keys = [k for k, t in inputs.items() if t is not None]
+    run = first_derivative if op == 'mlp' else ops.depthwise_conv
+
+    def call(*tensors: Tensor) -> Tensor:
+        given = dict.fromkeys(inputs) | dict(zip(keys, tensors))
+        return run(given) if op == 'mlp' else run(*given.values())
+
+    tensors = [inputs[k] for k in keys]
+    with ops.use('fused'):
+        assert torch.autograd.gradcheck(call, tensors)
+        assert torch.autograd.gradgradcheck(call, tensors)
+
+
+def first_derivative(inputs: dict) -> Tensor:
+    x, residual, *weights = inputs.values()
+    return autograd.convnext_mlp(
+        'fused', x, residual, Weights(*weights), None, 1e-6, False
+    )
+
+
+@both
+def test_double_backward_twice_equals_the_reference(version: int) -> None:
+    """A gradient penalty through a whole backbone."""
+    model = VERSIONS[version](MICRO)
+    for param in model.parameters():
+        nn.init.normal_(param, std=0.2)
+    x = torch.randn(1, 3, 64, 64, requires_grad=True)
+    results = []
+    for path in ('reference', 'fused'):
+        model.zero_grad()
+        with ops.use(path):
+            loss = sum(y.square().mean() for y in model(x))
+            (grad,) = torch.autograd.grad(loss, x, create_graph=True)
+            grad.square().sum().backward()
+        results.append([p.grad.clone() for p in stage_weights(model)])
+    for found, plain in zip(*results):
+        assert error(found, plain.double()) < 1e-4
+
+
+def stage_weights(model: nn.Module) -> list:
+    return [p for n, p in model.named_parameters() if p.grad is not None]
+
+
+@both
+def test_function_transforms(version: int) -> None:
+    model = VERSIONS[version](SHORT).eval()
+    x = torch.randn(2, 3, 32, 32)
+    params = dict(model.named_parameters())
+
+    def loss(params: dict, x: Tensor) -> Tensor:
+        y = torch.func.functional_call(model, params, (x[None],))
+        return sum(out.square().sum() for out in y)
+
+    grads = torch.vmap(torch.func.grad(loss), in_dims=(None, 0))(params, x)
+    sum(out.square().sum() for out in model(x[:1])).backward()
+    for name, param in model.named_parameters():
+        torch.testing.assert_close(
+            grads[name][0], param.grad, rtol=1e-3, atol=1e-3
+        )
+    _, tangent = torch.func.jvp(
+        lambda x: model(x)[0], (x,), (torch.ones_like(x),)
+    )
+    assert tangent.isfinite().all()
+
+
+@both
+def test_tracing_keeps_plain_operators(version: int) -> None:
+    model = VERSIONS[version](MICRO).eval()
+    x = torch.randn(1, 3, 64, 64)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # of the checks of the input
+        traced = torch.jit.trace(model, x)
+    kinds = {node.kind() for node in traced.inlined_graph.nodes()}
+    assert not [k for k in kinds if 'mkldnn' in k or 'PythonOp' in k]
+    torch.testing.assert_close(traced(x), model(x), rtol=1e-5, atol=1e-5)
+    program = torch.export.export(model, (x,))
+    assert not [n for n in program.graph.nodes if 'mmconvnext' in str(n)]
+
+
+def test_no_other_type_of_tensor_is_touched() -> None:
+    class Marked(Tensor):
+        pass
+
+    block = ConvNeXtBlock(8)
+    x = torch.randn(1, 8, 9, 9).as_subclass(Marked)
+    assert type(block(x)) is Marked
+
+
+@both
+@pytest.mark.parametrize(
+    ('with_cp', 'dtype'), [(False, 'autocast'), ('hidden', 'float32')]
+)
+def test_compile_keeps_the_operators(version, with_cp, dtype) -> None:
+    model = VERSIONS[version](SHORT, with_cp=with_cp)
+    for param in model.parameters():
+        nn.init.normal_(param, std=0.2)
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _) -> object:
+        graphs.append(graph)
+        return graph.forward
+
+    x = torch.randn(2, 3, 64, 48)
+    autocast = torch.autocast('cpu', enabled=dtype == 'autocast')
+    torch._dynamo.reset()
+    results = []
+    for run in (
+        model,
+        torch.compile(model, fullgraph=True, backend='aot_eager'),
+        torch.compile(model, fullgraph=True, backend=backend),
+    ):
+        model.zero_grad()
+        with autocast:
+            outs = run(x)
+        sum(y.float().square().mean() for y in outs).backward()
+        grads = [p.grad.clone() for p in model.parameters()]
+        results.append([*outs, *grads])
+    tolerance = 1e-4 if dtype == 'float32' else 3e-2
+    for compiled in results[1:]:
+        for found, eager in zip(compiled, results[0]):
+            assert error(found, eager.double()) < tolerance
+    (graph,) = graphs
+    code = graph.print_readable(print_output=False)
+    assert 'mmconvnext.convnext_mlp' in code
+    assert 'mmconvnext.depthwise_conv' in code
+
+
+def test_operators_keep_their_promises() -> None:
+    w = torch.randn(8, 1, 7, 7, requires_grad=True)
+    x = torch.randn(2, 9, 5, 8, requires_grad=True)
+    bias = torch.randn(8, requires_grad=True)
+    args = ('fused', x, w, bias, 1e-6)
+    torch.library.opcheck(torch.ops.mmconvnext.depthwise_conv, args)
+    for version in VERSIONS:
+        inputs = cast(mlp_inputs(version, (2, 9, 5, 8)), torch.float32)
+        x, residual, *weights = inputs.values()
+        for recompute in (False, True):
+            args = ('fused', x, residual, None, 1e-6, recompute, None)
+            args += tuple(weights)
+            torch.library.opcheck(torch.ops.mmconvnext.convnext_mlp, args)
+        keep = torch.tensor([0.0, 2.0]).view(2, 1, 1, 1)
+        torch.library.opcheck(
+            torch.ops.mmconvnext.convnext_mlp_inference,
+            ('fused', x.detach(), residual.detach(), keep, 1e-6, None)
+            + tuple(t if t is None else t.detach() for t in weights),
+        )
+
+
+@pytest.mark.parametrize('scope', GRN_SCOPES)
+@pytest.mark.parametrize('even', [True, False])
+def test_pages(scope: str, even: bool) -> None:
+    """Token groups of visible patches, as in pre-training."""
+    mask = torch.rand(3, 4, 5) < 0.6
+    if even:
+        mask = mask[:1].repeat(3, 1, 1)
+    pages = VisiblePatches(mask, scope)
+    model = ConvNeXtV2(MICRO)
+    for param in model.parameters():
+        nn.init.normal_(param, std=0.2)
+    x = torch.randn(len(pages), 3, 32, 32)
+    results = []
+    for path in ('reference', 'fused'):
+        model.zero_grad()
+        with ops.use(path):
+            outs = model(x, pages)
+            sum(y.square().mean() for y in outs).backward()
+        results.append([*outs, *(p.grad for p in model.parameters())])
+    for found, plain in zip(*results[::-1]):
+        assert error(found, plain.double()) < 1e-4
+
+
+@both
+def test_paths_train_alike(version: int) -> None:
+    """Thirty steps from one seed; float noise is all that parts them."""
+    losses = {}
+    for path in ('reference', 'fused'):
+        torch.manual_seed(0)
+        model = VERSIONS[version](MICRO, drop_path_rate=0.2).train()
+        head = nn.Conv2d(32, 4, 1)
+        params = [*model.parameters(), *head.parameters()]
+        optim = torch.optim.AdamW(params, lr=1e-3)
+        x, target = torch.randn(2, 3, 64, 64), torch.randint(4, (2, 2, 2))
+        losses[path] = []
+        with ops.use(path):
+            for _ in range(30):
+                loss = nn.functional.cross_entropy(head(model(x)[-1]), target)
+                optim.zero_grad()
+                loss.backward()
+                optim.step()
+                losses[path].append(loss.item())
+    assert losses['reference'][-1] < losses['reference'][0] / 2
+    torch.testing.assert_close(
+        losses['fused'], losses['reference'], rtol=2e-3, atol=2e-3
+    )
+
+
+def test_gradients_lie_as_parameters_do() -> None:
+    block = ConvNeXtBlock(8)
+    with ops.use('fused'):
+        block(torch.randn(2, 8, 9, 9)).sum().backward()
+    for name, param in block.named_parameters():
+        assert param.grad.stride() == param.stride(), name
+
+
+def test_retaining_the_graph() -> None:
+    block = ConvNeXtBlock(8)
+    with ops.use('fused'):
+        y = block(torch.randn(2, 8, 9, 9)).sum()
+        y.backward(retain_graph=True)
+        once = copy.deepcopy([p.grad for p in block.parameters()])
+        y.backward()
+    twice = [p.grad / 2 for p in block.parameters()]
+    torch.testing.assert_close(twice, once, rtol=0, atol=0)
+
+
+def test_use_forces_and_restores() -> None:
+    assert choice._forced == 'auto'
+    with ops.use('reference'):
+        assert choice._forced == 'reference'
+        with ops.use('fused'):
+            assert choice._forced == 'fused'
+        assert choice._forced == 'reference'
+    assert choice._forced == 'auto'
+    try:
+        ops.use('fused')
+        assert choice._forced == 'fused'
+    finally:
+        ops.use('auto')
+
+
+def test_what_is_absent_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="auto.*fused.*got 'fast'"):
+        ops.use('fast')
+    monkeypatch.setattr(choice, 'find_spec', lambda name: None)
+    choice.absent.cache_clear()
+    try:
+        with pytest.raises(RuntimeError, match='triton.*not installed'):
+            ops.use('triton')
+        assert choice._forced == 'auto'
+    finally:
+        choice.absent.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ('value', 'expected'),
+    [('reference', 'reference'), ('fastest', "ValueError.*'fastest'")],
+)
+def test_the_environment_forces(value: str, expected: str) -> None:
+    code = 'from mmconvnext import ops; ops.explain()'
+    done = subprocess.run(
+        [sys.executable, '-c', code],
+        env={**os.environ, choice.VARIABLE: value},
+        capture_output=True,
+        text=True,
+    )
+    text = done.stdout + done.stderr
+    assert re.search(expected, text), text
+
+
+def test_explain_says_what_runs(capsys: pytest.CaptureFixture) -> None:
+    text = ops.explain(shape=(1, 16, 16, 96), dtype=torch.float64)
+    assert capsys.readouterr().out.strip() == text
+    for op in choice.OPS:
+        assert f'{op:15} reference' in text
+    with ops.use('fused'):
+        assert 'fused      forced' in ops.explain()
+
+
+@pytest.mark.skipif(
+    not gemm.ONEDNN_DTYPES, reason='the measured paths need oneDNN on x86'
+)
+def test_the_choice_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Explain and the ops agree: the path said is the path run."""
+    taken = []
+    for name in choice.OPS:
+        original = getattr(reference, name)
+
+        def spy(*args, original=original, name=name, **kwargs):
+            taken.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(reference, name, spy)
+    block, x = ConvNeXtBlock(8), torch.randn(1, 8, 96, 96)
+    block(x)
+    text = ops.explain((1, 96, 96, 8), torch.float32, 'cpu', training=True)
+    assert text.count('fused      measured') == 2
+    assert taken == []
+    with torch.no_grad():
+        block(x)
+    assert taken == ['depthwise_conv']
+    with ops.use('reference'):
+        block(x)
+    assert taken[1:] == list(choice.OPS)
+    del taken[:]
+    block(torch.randn(1, 8, 16, 16))
+    text = ops.explain((1, 16, 16, 8), torch.float32, 'cpu', training=True)
+    assert 'convnext_mlp    reference  measured' in text
+    assert taken == ['convnext_mlp']
+
+
+@pytest.mark.skipif(
+    not gemm.ONEDNN_DTYPES, reason='the measured paths need oneDNN on x86'
+)
+@pytest.mark.parametrize(
+    ('shape', 'path'),
+    [
+        ((1, 32, 32, 40), 'reference'),
+        ((1, 7, 7, 768), 'fused'),  # a small map, large weights
+        ((8, 1216, 1, 40), 'fused'),  # the other way round
+        ((1, 16, 16, 320), 'fused'),
+    ],
+    ids=str,
+)
+def test_small_maps_take_plain_pytorch(shape: tuple, path: str) -> None:
+    call = choice.Call('convnext_mlp', 'cpu', torch.float32, shape, True)
+    assert choice.decide(call).path == path
+
+
+def test_state_does_not_depend_on_the_path() -> None:
+    states = []
+    for path in ('reference', 'fused'):
+        torch.manual_seed(0)
+        with ops.use(path):
+            states.append(ConvNeXtV2(MICRO).state_dict())
+    torch.testing.assert_close(*states, rtol=0, atol=0)

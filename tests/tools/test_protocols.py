@@ -1,0 +1,148 @@
+"""How tools/test.py tests: named protocols, test-time augmentation."""
+
+import argparse
+from pathlib import Path
+
+import pytest
+import torch
+from imports import import_tool
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+
+from mmconvnext import cli
+
+ROOT = Path(__file__).parents[2]
+V1_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
+V2_RATIOS = (0.75, 0.875, 1.0, 1.125, 1.25)
+
+
+TOOL = import_tool('test')
+
+
+def load(name: str) -> Config:
+    return Config.fromfile(ROOT / 'configs' / f'{name}.py')
+
+
+@pytest.mark.parametrize(
+    ('protocol', 'mode', 'ratios'),
+    [
+        ('ms_whole', 'whole', V1_RATIOS),
+        ('ms_slide', 'slide', V1_RATIOS),
+        ('ms_whole_v2', 'whole', V2_RATIOS),
+        ('ms_slide_v2', 'slide', V2_RATIOS),
+    ],
+)
+@pytest.mark.parametrize(
+    ('name', 'side'),
+    [
+        ('upernet_convnext_tiny_ade20k', 512),
+        ('upernet_convnextv2_huge-22k_ade20k', 640),
+    ],
+)
+def test_multi_scale(
+    protocol: str, mode: str, ratios: tuple, name: str, side: int
+) -> None:
+    cfg = load(name)
+    TOOL.use_protocol(cfg, protocol)
+    assert cfg.model.type == 'SegTTAModel'
+    assert cfg.model.module.test_cfg.mode == mode
+    steps = cfg.test_dataloader.dataset.pipeline
+    resizes, flips, *rest = steps[-1].transforms
+    assert [step.scale for step in resizes] == [
+        (int(4 * side * ratio), int(side * ratio)) for ratio in ratios
+    ]
+    assert [step.prob for step in flips] == [0.0, 1.0]
+    assert [step.type for (step,) in rest] == [
+        'LoadAnnotations',
+        'PackSegInputs',
+    ]
+
+
+def test_single_scale_and_what_is_printed() -> None:
+    cfg = load('upernet_convnext_base-22k_ade20k')
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    TOOL.use_protocol(cfg, 'ss_slide')
+    assert cfg.model.type == 'EncoderDecoder'
+    assert cfg.test_dataloader.dataset.pipeline == pipeline
+    assert TOOL.describe(cfg, 'ss_slide') == (
+        'ss_slide, slide 640x640 stride 426x426, flip off, scales 2560x640'
+    )
+    TOOL.use_protocol(cfg, 'ms_whole_v2')
+    assert TOOL.describe(cfg, 'ms_whole_v2') == (
+        'ms_whole_v2, whole, flip on, '
+        'scales 1920x480 2240x560 2560x640 2880x720 3200x800'
+    )
+    assert TOOL.describe(load('mask_rcnn_convnextv2_base_coco'), None) == (
+        'as configured, boxes and masks, flip off, scales 1333x800'
+    )
+
+
+def test_errors_name_what_there_is() -> None:
+    cfg = load('upernet_convnext_tiny_ade20k')
+    with pytest.raises(ValueError, match='ms_slid: .* has ss_slide, ms_whole'):
+        TOOL.use_protocol(cfg, 'ms_slid')
+    with pytest.raises(ValueError, match='has no protocols'):
+        TOOL.use_protocol(load('upernet_convnextv2_atto_demo'), 'ss_slide')
+    cfg.model.test_cfg = dict(mode='whole')
+    with pytest.raises(ValueError, match='needs crop_size and stride'):
+        TOOL.use_protocol(cfg, 'ms_slide')
+
+
+@pytest.fixture(scope='module')
+def demo(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp('data') / 'demo'
+    import_tool('make_demo_data').make(out, train=2, val=2)
+    return out
+
+
+def run(cfg: Config, tmp_path: Path, **options) -> dict:
+    """Test a model of random weights as the tool does; returns metrics."""
+    init_default_scope(cfg.default_scope)
+    path = tmp_path / 'model.pth'
+    torch.save(MODELS.build(cfg.model).state_dict(), path)
+    cfg.dump(tmp_path / 'config.py')
+    args = argparse.Namespace(
+        config=str(tmp_path / 'config.py'),
+        checkpoint=str(path),
+        data_root=None,
+        cfg_options={},
+        work_dir=str(tmp_path),
+        launcher='none',
+        out=None,
+        show_dir=None,
+        **{'protocol': None, 'tta': False, **options},
+    )
+    ready = TOOL.configure(args)
+    return cli.build_runner(ready).test()
+
+
+def local(name: str, root: Path) -> Config:
+    cfg = load(name)
+    cli.set_data_root(cfg, str(root))
+    loader = cfg.test_dataloader
+    loader.update(num_workers=0, persistent_workers=False)
+    return cfg
+
+
+@pytest.mark.parametrize('protocol', ['ss_slide', 'ms_whole', 'ms_slide'])
+def test_a_segmentor_runs(protocol: str, demo: Path, tmp_path: Path) -> None:
+    cfg = local('upernet_convnextv2_atto_demo', demo / 'ade20k')
+    recipe = load('upernet_convnextv2_atto_ade20k')
+    cfg.update(protocols=recipe.protocols, tta_model=recipe.tta_model)
+    pipeline = recipe.test_pipeline
+    pipeline[1].scale = (256, 64)
+    cfg.test_dataloader.dataset.pipeline = pipeline
+    cfg.model.test_cfg = dict(
+        mode='slide', crop_size=(64, 64), stride=(42, 42)
+    )
+    metrics = run(cfg, tmp_path, protocol=protocol)
+    assert 0 <= metrics['mIoU'] <= 100
+
+
+def test_a_detector_gives_boxes_with_tta(demo: Path, tmp_path: Path) -> None:
+    cfg = local('mask_rcnn_convnextv2_atto_demo', demo / 'coco')
+    for transform in cfg.tta_pipeline[1].transforms[0]:
+        transform.scale = (transform.scale[1] // 5, 128)
+    metrics = run(cfg, tmp_path, tta=True)
+    assert 'coco/bbox_mAP' in metrics
+    assert 'coco/segm_mAP' not in metrics

@@ -16,6 +16,7 @@ from .pretrain.hooks import (
     ReconstructionHook,
     SkippedImagesHook,
 )
+from .training.augmentation import RandomFlip, RandomResizedCrop
 from .training.optim import LayerDecayOptimWrapperConstructor
 from .training.resume import ExactResumeHook
 
@@ -33,6 +34,8 @@ __all__ = [
     'LayerNorm2d',
     'LossCurveHook',
     'NonFiniteLossHook',
+    'RandomFlip',
+    'RandomResizedCrop',
     'ReconstructionHook',
     'SkippedImagesHook',
 ]

@@ -1,5 +1,11 @@
 """Hosts find our types by their scope."""
 
+import ast
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator, Tuple
+
 import pytest
 from mmengine.registry import HOOKS, OPTIM_WRAPPER_CONSTRUCTORS
 from mmengine.registry import MODELS as ENGINE_MODELS
@@ -33,3 +39,28 @@ def test_children_carry_the_name_of_the_package() -> None:
     for child in (registry.MODELS, registry.HOOKS):
         assert child.scope == registry.SCOPE
         assert child.parent.scope == 'mmengine'
+
+
+def registered_types() -> Iterator[Tuple[str, str]]:
+    """Yield (registry, class) of every ``@X.register_module()``."""
+    for path in sorted(Path(mmconvnext.__file__).parent.rglob('*.py')):
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            for call in getattr(node, 'decorator_list', ()):
+                text = ast.unparse(call)
+                if '.register_module(' in text:
+                    yield text.split('.')[0], node.name
+
+
+def test_importing_the_package_registers_every_type() -> None:
+    """A config that names a type must not depend on what a tool imports."""
+    types = sorted(registered_types())
+    assert len(types) > 10
+    code = (
+        'import mmconvnext; from mmconvnext import registry\n'
+        f'for group, name in {types!r}:\n'
+        '    assert name in getattr(registry, group).module_dict, name\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr

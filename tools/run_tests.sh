@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Install what is missing and run the tests.
 #
-#     bash tools/run_tests.sh [--hosts onedl|openmmlab] [pytest arguments]
+#     bash tools/run_tests.sh [--hosts onedl|openmmlab|oldest] [pytest ...]
+#
+# VENV names another environment, to try another interpreter:
+#
+#     PYTHON=python3.13 VENV=.venv-3.13 bash tools/run_tests.sh -m "not slow"
 #
 # .venv has the hosts; .venv-zoo lies on top of it and adds the model
 # libraries that some tests compare against (they want a torchvision that
@@ -11,8 +15,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/setup_env.sh
 
-declare -A SETS=([onedl]=runtime.txt [openmmlab]=openmmlab.txt)
-declare -A VENVS=([onedl]=.venv [openmmlab]=.venv-openmmlab)
+declare -A SETS=([onedl]=runtime.txt [openmmlab]=openmmlab.txt
+    [oldest]=oldest.txt)
+declare -A VENVS=([onedl]=.venv [openmmlab]=.venv-openmmlab
+    [oldest]=.venv-oldest)
 HOSTS=onedl
 if [ "${1:-}" = --hosts ]; then
     HOSTS="${2:-}"
@@ -20,8 +26,12 @@ if [ "${1:-}" = --hosts ]; then
         die "--hosts must be one of ${!SETS[*]}, got '$HOSTS'"
     shift 2
 fi
+if [ "$HOSTS" = oldest ]; then
+    TORCH=torch==2.1.2
+    pick_python 3.11 3.10
+fi
 
-VENV="${VENVS[$HOSTS]}"
+VENV="${VENV:-${VENVS[$HOSTS]}}"
 setup_hosts "$VENV" "${SETS[$HOSTS]}"
 if ! is_done "$VENV" tests requirements/tests.txt; then
     "$PY" -m pip install --quiet -r requirements/tests.txt

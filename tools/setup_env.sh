@@ -24,6 +24,25 @@ new_venv() {
         die "no venv module; on Debian or Ubuntu: apt install python3-venv"
 }
 
+# pick_python VERSION...: set PYTHON to the first of these that is installed,
+# for a set of requirements without wheels for newer ones.
+pick_python() {
+    local version
+    for version in "$@"; do
+        if "${PYTHON:-python3}" --version 2>&1 | grep -q " $version\."; then
+            return
+        fi
+    done
+    for version in "$@"; do
+        if "python$version" --version >/dev/null 2>&1; then
+            PYTHON="python$version"
+            return
+        fi
+    done
+    die "this set needs Python $(printf '%s or ' "$@" | sed 's/ or $//'); \
+install one, or name it: PYTHON=/path/to/python $0"
+}
+
 # is_done DIR STEP FILE...: whether STEP was done with these files as they
 # are now; mark_done records it.
 stamp_of() { echo "$TORCH $(cat "${@:3}" /dev/null | cksum)"; }

@@ -58,6 +58,21 @@ def _read_for_engine(filename: str, map_location: Any = None, **_: Any) -> Any:
     return weights_io.read(filename, map_location=map_location)
 
 
+def _read_named(filename: str, map_location: Any = None) -> Any:
+    """Read ``open-mmlab://NAME``; a user's own list may name local files."""
+    name = filename.partition('://')[2]
+    name = engine.get_deprecated_model_names().get(name, name)
+    found = engine.get_external_models().get(name)
+    if found is None:
+        raise CheckpointError(f'{filename}: mmengine knows no such model')
+    if not found.startswith(('http://', 'https://')):
+        raise CheckpointError(
+            f'{filename} is the file {found} of a list of your own; give its '
+            'whole path instead'
+        )
+    return weights_io.read(found, map_location=map_location)
+
+
 def _refuse_for_engine(filename: str, map_location: Any = None) -> Any:
     raise CheckpointError(
         f'{filename} is not read: fetch it and give its path, or use '
@@ -79,6 +94,6 @@ def install_safe_loading() -> None:
     register(ours, _read_for_engine, force=True)
     remote = ['pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://']
     register(remote, _refuse_for_engine, force=True)
-    # What torchvision://, open-mmlab:// and mmcls:// look up ends in these.
+    register(['open-mmlab://', 'openmmlab://'], _read_named, force=True)
+    # What torchvision:// and mmcls:// look up ends here.
     engine.load_from_http = _read_for_engine
-    engine._safe_torch_load = _read_for_engine

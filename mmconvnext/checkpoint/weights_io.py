@@ -8,6 +8,8 @@ tensor against the bytes that are really in the file.
 from __future__ import annotations
 
 import argparse
+import functools
+import importlib
 import io
 import json
 import mmap
@@ -17,13 +19,13 @@ import re
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, List, Optional, Union
+from typing import Any, Callable, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
-from torch import Tensor, _weights_only_unpickler
+from torch import Tensor
 
 from ..files import whole_file
 from .sources import (
@@ -42,29 +44,84 @@ def _statistic(owner: Any, name: str) -> Callable[..., float]:
     return getattr(HistoryBuffer, name)
 
 
-def _named(item: type) -> str:
+def _encode(text: str, encoding: str) -> bytes:
+    """Stand in for ``codecs.encode``, which bytes are pickled by."""
+    if encoding != 'latin1':
+        raise CheckpointError(f'bytes in the codec {encoding!r} are refused')
+    return text.encode('latin1')
+
+
+def _bytes(*data: bytes) -> bytes:
+    """Stand in for ``bytes``, which would fill memory for a number."""
+    if any(not isinstance(item, bytes) for item in data):
+        raise CheckpointError('bytes of anything but bytes are refused')
+    return b''.join(data)
+
+
+def _named(item: Any) -> str:
     return f'{item.__module__}.{item.__qualname__}'
 
 
 STATISTICS = ('min', 'max', 'current', 'mean')
-NUMPY_CORE = getattr(np, '_core', None) or np.core
 DTYPES = {type(np.dtype(kind)) for kind in '?bhilqBHILQefd'}
+# Where numpy keeps these two has changed; what it pickles by says it.
+NUMPY = (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
 # What training frameworks store beside the weights, by pickled name. numpy
 # renamed its core, so its two functions go by both paths.
 ALLOWED: Dict[str, Any] = {
     'argparse.Namespace': argparse.Namespace,
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
+    '_codecs.encode': _encode,
+    'builtins.bytes': _bytes,
     'builtins.getattr': _statistic,
     'builtins.slice': slice,
     'numpy.ndarray': np.ndarray,
     'numpy.dtype': np.dtype,
     **{_named(dtype): dtype for dtype in DTYPES},
     **{
-        f'{path}.multiarray.{name}': getattr(NUMPY_CORE.multiarray, name)
-        for name in ('_reconstruct', 'scalar')
+        f'{path}.multiarray.{item.__name__}': item
+        for item in NUMPY
         for path in ('numpy.core', 'numpy._core')
     },
 }
+# What tensors are pickled by, for torch before 2.6. The names are part of
+# the file format, whose readers keep them; those that a torch lacks are
+# refused like any other. Storages are named by torch itself.
+OF_TENSORS: Dict[str, Tuple[str, ...]] = {
+    'builtins': ('complex', 'set'),
+    'collections': ('Counter', 'OrderedDict'),
+    'torch': ('Size', 'Tensor', 'device'),
+    'torch.nn.parameter': ('Buffer', 'Parameter'),
+    'torch.serialization': ('_get_layout',),
+    'torch._tensor': ('_rebuild_from_type_v2',),
+    'torch._utils': (
+        '_rebuild_tensor',
+        '_rebuild_tensor_v2',
+        '_rebuild_tensor_v3',
+        '_rebuild_parameter',
+        '_rebuild_parameter_with_state',
+        '_rebuild_sparse_tensor',
+        '_rebuild_qtensor',
+        '_rebuild_meta_tensor_no_storage',
+        '_rebuild_nested_tensor',
+    ),
+}
+
+
+@functools.cache
+def _known() -> Dict[str, Any]:
+    """Everything that a pickle may name for torch before 2.6."""
+    found = {
+        f'{path}.{name}': getattr(importlib.import_module(path), name)
+        for path, names in OF_TENSORS.items()
+        for name in names
+        if hasattr(importlib.import_module(path), name)
+    }
+    kinds = (torch.dtype, torch.layout, torch.qscheme)
+    constants = [v for v in vars(torch).values() if isinstance(v, kinds)]
+    return {**found, **{str(v): v for v in constants}, **ALLOWED}
+
+
 # Only then does torch's own list take names; before, ours stands in.
 TORCH_TAKES_NAMES = digit_version(torch.__version__) >= digit_version('2.6')
 ITEM_SIZES = {
@@ -193,14 +250,13 @@ def _describe(path: Path) -> str:
 
 
 class _Restricted(_Unpickler):
-    """For torch before 2.6: what torch allows and ``ALLOWED``, no more."""
+    """For torch before 2.6: ``OF_TENSORS`` and ``ALLOWED``, no more."""
 
     def find_class(self, module: str, name: str) -> Any:
         full = f'{module}.{name}'.replace('__builtin__', 'builtins')
-        known = {**_weights_only_unpickler._get_allowed_globals(), **ALLOWED}
-        if full not in known:
+        if full not in _known():
             raise pickle.UnpicklingError(f'GLOBAL {full} was not allowed')
-        return known[full]
+        return _known()[full]
 
 
 def _read_pickle(path: Path, map_location: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Callable, Hashable, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+from torch.nn.modules import module as torch_module
 
 from ..ops import choice, gemm
 
@@ -44,11 +44,33 @@ def _is_in_training(module: nn.Module, x: Tensor) -> bool:
     return any(part.training for part in module.modules())
 
 
+def _has_global_hooks() -> bool:
+    """Whether hooks for calls of all modules are registered.
+
+    torch has no public word for it, and a function for it only since 2.2:
+    its tables ``_global_forward_hooks``, ``_global_backward_pre_hooks`` ...
+    are read by the pattern of their names. Those of registrations, such as
+    ``_global_parameter_registration_hooks``, have nothing to do with calls.
+    """
+    return any(
+        bool(table)
+        for name, table in vars(torch_module).items()
+        if name.startswith(('_global_forward', '_global_backward'))
+    )
+
+
+def _hooks_of(part: nn.Module) -> bool:
+    # Where torch keeps them elsewhere, none is missed: graphs do not run.
+    return any(
+        getattr(part, name, True)
+        for name in ('_forward_hooks', '_forward_pre_hooks')
+    )
+
+
 def _has_hooks(module: nn.Module, x: Tensor) -> bool:
     # The hooks of ``module`` itself run outside of its forward pass.
-    return _has_any_global_hook() or any(
-        part is not module and (part._forward_hooks or part._forward_pre_hooks)
-        for part in module.modules()
+    return _has_global_hooks() or any(
+        part is not module and _hooks_of(part) for part in module.modules()
     )
 
 

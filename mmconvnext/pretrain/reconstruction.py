@@ -88,7 +88,7 @@ def _legend(model: BaseModel) -> str:
 
 
 def _to_rgb(image: Tensor, preprocessor: torch.nn.Module) -> np.ndarray:
-    if preprocessor._enable_normalize:
+    if hasattr(preprocessor, 'mean'):
         image = image * preprocessor.std + preprocessor.mean
     image = image.float().round().clamp(0, 255).byte()
     return image.permute(1, 2, 0).cpu().numpy()

@@ -15,6 +15,7 @@ from typing import Any, Iterator
 
 import numpy as np
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
@@ -123,7 +124,7 @@ class ExactResumeHook(Hook):
             loader.worker_init_fn = functools.partial(
                 loader.worker_init_fn, seed=seed_at(runner.seed, step)
             )
-        loader._iterator = None  # ends persistent workers
+        _end_workers(loader)
         if _by_iteration(runner):
             _position_sampler(loader, step)
             runner.train_loop.dataloader_iterator = _Batches(loader, skip)
@@ -133,14 +134,26 @@ def _by_iteration(runner: Runner) -> bool:
     return isinstance(runner.train_loop, IterBasedTrainLoop)
 
 
+def _end_workers(loader: DataLoader) -> None:
+    """End persistent workers, so that the next ones start from a new seed."""
+    if not loader.persistent_workers:
+        return
+    if not hasattr(loader, '_iterator'):  # torch has no public way
+        raise ValueError(
+            f'ExactResumeHook cannot end the persistent workers of torch '
+            f'{torch.__version__}; set persistent_workers=False'
+        )
+    loader._iterator = None
+
+
 def _position_sampler(loader: DataLoader, step: int) -> None:
     sampler = loader.sampler
-    if not hasattr(sampler, '_indices_of_rank'):
+    if not isinstance(sampler, InfiniteSampler):
         raise ValueError(
             f'ExactResumeHook needs an InfiniteSampler in an iteration-based '
             f'loop, got {type(sampler).__name__}'
         )
     batch_size = loader.batch_size or loader.batch_sampler.batch_size
-    sampler.indices = itertools.islice(
-        sampler._indices_of_rank(), step * batch_size, None
-    )
+    # A new one is at its beginning, in every release of mmengine.
+    fresh = type(sampler)(sampler.dataset, sampler.shuffle, sampler.seed)
+    sampler.indices = itertools.islice(fresh.indices, step * batch_size, None)

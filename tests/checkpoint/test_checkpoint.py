@@ -298,7 +298,6 @@ def safe_loading(monkeypatch) -> None:
     loader = loaders.CheckpointLoader
     monkeypatch.setattr(loader, '_schemes', loader._schemes.copy())
     monkeypatch.setattr(loaders, 'load_from_http', loaders.load_from_http)
-    monkeypatch.setattr(loaders, '_safe_torch_load', None, raising=False)
     checkpoint.install_safe_loading()
 
 
@@ -486,3 +485,19 @@ def test_model_zoos_of_mmengine_go_through_the_reader(
     for source in ('open-mmlab://resnet50_v1c', 'http://host/a.pth'):
         loaders.CheckpointLoader.load_checkpoint(source)
     assert len(asked) == 2 and asked[0].startswith('https://')
+
+
+@pytest.mark.parametrize(
+    'name, match', [('mine', 'own.pth of a list of your'), ('no', 'no such')]
+)
+def test_names_of_own_lists_are_refused(
+    safe_loading, tmp_path, monkeypatch, name: str, match: str
+) -> None:
+    from mmengine.runner.checkpoint import CheckpointLoader
+
+    monkeypatch.setenv('MMENGINE_HOME', str(tmp_path))
+    own = tmp_path / 'open_mmlab.json'
+    own.write_text('{"mine": "own.pth"}', encoding='utf-8')
+    torch.save({}, tmp_path / 'own.pth')
+    with pytest.raises(CheckpointError, match=match):
+        CheckpointLoader.load_checkpoint(f'open-mmlab://{name}')

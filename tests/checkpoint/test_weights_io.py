@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import collections
 import copy
 import io
 import json
 import os
 import random
 import zipfile
+from typing import Callable
 
 import numpy as np
 import pytest
@@ -87,6 +90,96 @@ def test_what_trainers_store_is_read(
     back = weights_io.read(path)
     assert back['args'].lr == 0.1 and back['best'] == 1.5
     assert back['buffer'].mean() == 2.0
+
+
+def quantised() -> torch.Tensor:
+    return torch.quantize_per_tensor(torch.ones(3), 0.5, 1, torch.qint8)
+
+
+def with_attribute() -> torch.Tensor:
+    x = torch.ones(2)
+    x.note = 'seen'
+    return x
+
+
+def parameter_with_attribute() -> nn.Parameter:
+    x = nn.Parameter(torch.ones(2))
+    x.decay = False
+    return x
+
+
+# What a checkpoint may hold, by the way it is pickled.
+HELD = {
+    'tensor': lambda: torch.ones(2, 3),
+    'parameter': lambda: nn.Parameter(torch.ones(2)),
+    'parameter with attribute': parameter_with_attribute,
+    'tensor with attribute': with_attribute,
+    'sparse': lambda: torch.eye(3).to_sparse(),
+    'sparse rows': lambda: torch.eye(3).to_sparse_csr(),
+    'meta': lambda: torch.empty(2, device='meta'),
+    'quantised': quantised,
+    'types': lambda: [torch.float32, torch.int8, torch.bfloat16],
+    'device and size': lambda: [torch.device('cpu'), torch.Size([1, 2])],
+    'float': lambda: np.float64(1.5),
+    'single': lambda: np.float32(1.5),
+    'int': lambda: np.int64(3),
+    'bool': lambda: np.bool_(True),
+    'array': lambda: np.arange(4.0),
+    'empty array': lambda: np.array([]),
+    'bytes': lambda: [b'a\xff', b''],
+    'slice': lambda: slice(1, 2),
+    'containers': lambda: [{1}, 1j, collections.Counter('aab')],
+    'namespace': lambda: argparse.Namespace(lr=np.float64(0.1)),
+}
+
+
+@pytest.mark.parametrize('names', [True, False])
+@pytest.mark.parametrize('kind', HELD)
+def test_each_kind_is_read_with_every_torch(
+    tmp_path, monkeypatch, kind: str, names: bool
+) -> None:
+    monkeypatch.setattr(
+        weights_io,
+        'TORCH_TAKES_NAMES',
+        names and weights_io.TORCH_TAKES_NAMES,
+    )
+    value = HELD[kind]()
+    back = weights_io.read(save(tmp_path, {'x': value}))['x']
+    assert type(back) is type(value)
+    # Sparse and quantised ones have no equality; all have a text.
+    assert str(getattr(back, '__dict__', back)) == str(
+        getattr(value, '__dict__', value)
+    )
+    assert str(back) == str(value)
+
+
+class Reduced:
+    """Pickled as a call of a function."""
+
+    def __init__(self, function: Callable, *args: object) -> None:
+        self.call = function, args
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+@pytest.mark.parametrize(
+    'value, match',
+    [
+        (Reduced(codecs.encode, 'aaaa', 'rot13'), "codec 'rot13'"),
+        (Reduced(bytes, 1 << 40), 'bytes of anything but bytes'),
+        (Reduced(torch.load, 'a'), 'torch.serialization.load'),
+        (Reduced(torch.hub.load, 'a'), 'torch.hub.load'),
+        (Reduced(eval, '1'), 'eval'),
+    ],
+    ids=['codec', 'bytes', 'load', 'hub', 'eval'],
+)
+def test_functions_do_what_pickles_need_only(
+    tmp_path, monkeypatch, value: object, match: str
+) -> None:
+    monkeypatch.setattr(weights_io, 'TORCH_TAKES_NAMES', False)
+    with pytest.raises(CheckpointError, match=match):
+        weights_io.read(save(tmp_path, {'x': value}))
 
 
 def test_files_that_are_none(tmp_path) -> None:

@@ -388,6 +388,35 @@ def watch_all(model: nn.Module, x: torch.Tensor) -> None:
     assert len(seen) > 20
 
 
+GLOBAL_HOOKS = [
+    getattr(nn.modules.module, name)
+    for name in (
+        'register_module_forward_pre_hook',
+        'register_module_forward_hook',
+        'register_module_full_backward_pre_hook',
+        'register_module_full_backward_hook',
+    )
+]
+
+
+@pytest.mark.parametrize('register', GLOBAL_HOOKS, ids=lambda f: f.__name__)
+def test_each_kind_of_global_hook_is_seen(register: Callable) -> None:
+    assert not cuda_graphs._has_global_hooks()
+    hook = register(lambda *args: None)
+    try:
+        assert cuda_graphs._has_global_hooks()
+    finally:
+        hook.remove()
+    assert not cuda_graphs._has_global_hooks()
+
+
+def test_a_module_without_tables_of_hooks_runs_as_usual() -> None:
+    part = nn.Linear(1, 1)
+    assert not cuda_graphs._hooks_of(part)
+    del part._forward_hooks
+    assert cuda_graphs._hooks_of(part)
+
+
 def differentiate(model: nn.Module, x: torch.Tensor) -> None:
     with torch.enable_grad():
         model(x)[0].sum().backward()

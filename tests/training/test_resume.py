@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from mmconvnext.training.resume import (
     MAX_SEED,
     _Batches,
+    _end_workers,
     _position_sampler,
     seed_at,
 )
@@ -78,3 +79,15 @@ def test_batches_never_end() -> None:
 def test_a_sampler_without_positions_is_refused() -> None:
     with pytest.raises(ValueError, match='InfiniteSampler.*DefaultSampler'):
         _position_sampler(loader(DefaultSampler), 4)
+
+
+def test_persistent_workers_are_ended_or_refused() -> None:
+    data = list(range(SIZE))
+    batches = DataLoader(data, num_workers=1, persistent_workers=True)
+    first = iter(batches)
+    assert iter(batches) is first, 'they would persist'
+    _end_workers(batches)
+    assert iter(batches) is not first
+    del batches._iterator  # a torch that keeps it elsewhere
+    with pytest.raises(ValueError, match='set persistent_workers=False'):
+        _end_workers(batches)

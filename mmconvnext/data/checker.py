@@ -1,0 +1,126 @@
+"""Check the data of a config by its content, before any work."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Iterator, List, Optional, Sequence
+
+from .check_coco import check_coco
+from .check_maps import check_maps
+from .check_model import check_model
+from .findings import DataError, Finding, errors, ordered
+from .sources import LOADERS, Source, bare_name, sources
+
+SAMPLE = 300  # of maps or images that are opened for each data set
+# What the config's data_check may say.
+MODES = ('stop', 'warn', 'off')
+
+
+def check(
+    cfg: Any, loaders: Sequence[str] = LOADERS, sample: int = SAMPLE
+) -> List[Finding]:
+    """Judge all data that a config reads.
+
+    All of a COCO file is read; of label maps and images at most ``sample``
+    for each data set are opened.
+
+    Args:
+        cfg: of either host, its data where the config looks.
+        loaders: keys of the loaders to go over.
+        sample: of files opened for each data set.
+
+    Returns:
+        Errors, then warnings, then notes on what was not checked.
+    """
+    from mmengine.registry import init_default_scope
+
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    found: List[Finding] = []
+    for source in sources(cfg, loaders, found):
+        judge = checker_of(source.data)
+        if judge is None:
+            found.append(_unchecked(source))
+            continue
+        found += judge(source, sample)
+        if source.is_training:
+            found += check_model(cfg, source)
+        else:
+            found += _evaluator(cfg, source)
+    return ordered(found)
+
+
+def _unchecked(source: Source) -> Finding:
+    return Finding(
+        'note',
+        source.loader,
+        f'a data set of type {bare_name(type(source.data))}',
+        'one that reads as BaseSegDataset or CocoDataset do',
+        'its content was not checked',
+    )
+
+
+def checker_of(data: Any) -> Optional[Callable]:
+    """Choose by what the host's class does, not by its name.
+
+    A class that reads rows of its own from a JSON file is none of COCO's.
+    """
+    family = {each.__name__: each for each in type(data).__mro__}
+    if 'BaseSegDataset' in family:
+        return check_maps
+    coco = family.get('CocoDataset')
+    same = coco and all(
+        getattr(type(data), name) is getattr(coco, name)
+        for name in ('load_data_list', 'parse_data_info')
+    )
+    return check_coco if same else None
+
+
+def _evaluator(cfg: Any, source: Source) -> Iterator[Finding]:
+    """Find an evaluator that compares with another file than is loaded."""
+    key = source.loader.replace('dataloader', 'evaluator')
+    given = cfg.get(key) or []
+    for row in given if isinstance(given, (list, tuple)) else [given]:
+        file = row.get('ann_file')
+        ours = getattr(source.data, 'ann_file', None)
+        if file and ours and not _same(file, ours):
+            yield Finding(
+                'error',
+                f'{cfg.filename}, {key}',
+                f'ann_file={file!r}',
+                f'{ours!r}, the file of {source.loader}',
+                f'ann_file={ours!r} in {key}',
+            )
+
+
+def _same(first: str, second: str) -> bool:
+    return os.path.realpath(first) == os.path.realpath(second)
+
+
+def demand(
+    cfg: Any, loaders: Sequence[str], say: Callable[[str], None] = print
+) -> None:
+    """Stop before any work when the data cannot give what is asked for.
+
+    Warnings and notes are said. ``data_check`` of the config chooses what
+    errors do: ``'stop'`` (where it says nothing), ``'warn'``, or ``'off'``
+    for no check at all. In a distributed run the first process checks.
+
+    Raises:
+        DataError: with every error.
+        ValueError: for another value of ``data_check``.
+    """
+    mode = cfg.get('data_check', 'stop')
+    if mode not in MODES:
+        raise ValueError(
+            f'data_check={mode!r} in {cfg.filename}; allowed: {list(MODES)}'
+        )
+    ranks = [os.environ.get(key, '0') for key in ('RANK', 'SLURM_PROCID')]
+    if mode == 'off' or ranks != ['0', '0']:
+        return
+    found = check(cfg, loaders)
+    fatal = errors(found) if mode == 'stop' else []
+    for finding in found:
+        if finding not in fatal:
+            say(str(finding))
+    if fatal:
+        raise DataError(fatal)

@@ -1,0 +1,105 @@
+"""The data sets that a config reads, wrappers taken off."""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+
+from .findings import Finding
+
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+class Source(NamedTuple):
+    """One data set of a loader, built but with none of its files read.
+
+    Attributes:
+        loader: key of the loader in the config.
+        pipeline: steps of the data set, or of the wrapper around it.
+        data: the host's data set.
+    """
+
+    loader: str
+    pipeline: Sequence[Dict]
+    data: Any
+
+    @property
+    def is_training(self) -> bool:
+        return self.loader == 'train_dataloader'
+
+    @property
+    def classes(self) -> Tuple[str, ...]:
+        return tuple(self.data.metainfo.get('classes') or ())
+
+
+def bare_name(kind: Any) -> str:
+    """Return a type's name without its scope, be it a string or a class."""
+    if isinstance(kind, str):
+        return kind.rsplit('.', 1)[-1]
+    return getattr(kind, '__name__', str(kind))
+
+
+def leaves(dataset: Dict) -> Iterator[Dict]:
+    """Yield the configs of the data sets inside wrappers.
+
+    A wrapper's pipeline goes to a data set that has none of its own.
+    """
+    inner = dataset.get('datasets') or [dataset.get('dataset')]
+    if inner[0] is None:
+        yield dataset
+        return
+    for child in inner:
+        for leaf in leaves(child):
+            steps = leaf.get('pipeline') or dataset.get('pipeline') or []
+            yield {**leaf, 'pipeline': steps}
+
+
+def sources(
+    cfg: Any, loaders: Sequence[str], faults: List[Finding]
+) -> Iterator[Source]:
+    """Build what the loaders read; what cannot be built becomes a finding."""
+    for loader in loaders:
+        dataset = (cfg.get(loader) or {}).get('dataset')
+        for leaf in leaves(dataset) if dataset else ():
+            classes = (leaf.get('metainfo') or {}).get('classes')
+            if isinstance(classes, str):
+                faults.append(_one_string(cfg, loader, classes))
+                continue
+            try:
+                steps = leaf.get('pipeline') or []
+                yield Source(loader, steps, _build(leaf))
+            except Exception as error:  # whatever the host's class raises
+                faults.append(_unbuilt(cfg, loader, leaf, error))
+
+
+def _build(leaf: Dict) -> Any:
+    from mmengine.registry import DATASETS
+
+    return DATASETS.build({**leaf, 'pipeline': [], 'lazy_init': True})
+
+
+def _one_string(cfg: Any, loader: str, classes: str) -> Finding:
+    return Finding(
+        'error',
+        f'{cfg.filename}, {loader}.dataset.metainfo',
+        f'classes={classes!r}, a string',
+        'a tuple of names',
+        f'classes=({classes!r},) with a comma after a single name',
+    )
+
+
+def _unbuilt(cfg: Any, loader: str, leaf: Dict, error: Exception) -> Finding:
+    text = ' '.join(str(error).split())
+    text = text or 'no reason given (a missing ann_file or folder?)'
+    return Finding(
+        'error',
+        f'{cfg.filename}, {loader}.dataset',
+        f'{type(error).__name__}: {text}',
+        f'settings that {bare_name(leaf.get("type"))} accepts',
+        'edit the data set in the config',
+    )
+
+
+def step_of(pipeline: Sequence[Dict], name: str) -> Any:
+    """Return a pipeline's first step of a type; None where it has none."""
+    steps = [s for s in pipeline if bare_name(s.get('type')) == name]
+    return steps[0] if steps else None

@@ -1,0 +1,388 @@
+"""Label maps that are wrong in every way that has been met."""
+
+from pathlib import Path
+from typing import Callable, NamedTuple, Tuple
+
+import cv2
+import numpy as np
+import pytest
+from labelled import (
+    CLASSES,
+    SIZE,
+    draw_maps,
+    image,
+    label,
+    seg_config,
+    write,
+)
+
+from mmconvnext.data import DataError, check, demand
+from mmconvnext.data.findings import Finding, errors
+
+FIRST = 'annotations/training/0.png'
+
+
+class Case(NamedTuple):
+    """A folder, the settings that read it, and what has to be said."""
+
+    values: Tuple[int, ...]
+    words: Tuple[str, ...]
+    harm: Callable[[Path], object] = lambda root: None
+    options: dict = {}
+    severity: str = 'error'
+
+
+def rename(old: str, new: str) -> Callable[[Path], object]:
+    def harm(root: Path) -> None:
+        for path in root.rglob(f'*{old}'):
+            path.rename(path.with_name(path.name.replace(old, new)))
+
+    return harm
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:400])
+
+
+def turn(root: Path) -> None:
+    """Give an image EXIF orientation 6: training sees it turned."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = root / 'images/training/0.jpg'
+    Image.fromarray(image(0)).save(path, exif=exif)
+
+
+CASES = {
+    'masks of 0 and 255': Case(
+        (0, 255), ('values 0, 255', 'class 0 is all', 'at least two classes')
+    ),
+    'the same, zero reduced': Case(
+        (0, 255),
+        ('values 0, 255', 'nothing that is left', 'reduce_zero_label=False'),
+        options=dict(reduce_zero_label=True),
+    ),
+    'one class': Case(
+        (1, 0),
+        ('1 is no class', "('background', 'road')", 'num_classes=2'),
+        options=dict(classes=('road',)),
+    ),
+    'one class and zero reduced': Case(
+        (0, 1),
+        ('class 0 is all that is left', "('background', 'thing')"),
+        options=dict(classes=('road',), reduce_zero_label=True),
+    ),
+    'all of one value': Case((1, 1), ('class 1 is all',)),
+    'out of range': Case(
+        (0, 1, 4), (FIRST, '4 is no class', '0 to 1', 'name 5 classes')
+    ),
+    'out of range in one map': Case(
+        (0, 1),
+        ('training/2.png', '7 is no class'),
+        lambda root: write(
+            root / 'annotations/training/2.png', label(0, 1, 7)
+        ),
+    ),
+    'zero not reduced': Case(
+        (0, 1, 2), ('2 is no class', 'reduce_zero_label=True')
+    ),
+    'zero reduced by mistake': Case(
+        (0, 1, 2),
+        ('label 0 is ignored', "trained as 'ground'"),
+        options=dict(
+            classes=(*CLASSES, 'sky'),
+            reduce_zero_label=True,
+        ),
+        severity='warning',
+    ),
+    'a colour map': Case(
+        (0, 1),
+        (FIRST, 'a colour image with', 'new_project.py'),
+        lambda root: write(root / FIRST, image(0)),
+    ),
+    'another size': Case(
+        (0, 1),
+        (FIRST, '32 x 24', '64 x 48'),
+        lambda root: write(root / FIRST, label(0, 1, size=(24, 32))),
+    ),
+    'an image that EXIF turns': Case(
+        (0, 1), (FIRST, '64 x 48', 'expected 48 x 64'), turn
+    ),
+    '16 bits': Case(
+        (0, 300), (FIRST, 'values from 0 to 300', 'lowest 8 bits')
+    ),
+    'a class never seen': Case(
+        (0, 1),
+        ('no pixel of sky',),
+        options=dict(classes=(*CLASSES, 'sky')),
+        severity='warning',
+    ),
+    'images without maps': Case(
+        (0, 1),
+        ('no label map for 1 of 3 images: 0.jpg',),
+        lambda root: (root / FIRST).unlink(),
+    ),
+    'maps without images': Case(
+        (0, 1),
+        ('1 label maps without an image: lost.png',),
+        lambda root: write(
+            root / 'annotations/training/lost.png', label(0, 1)
+        ),
+        severity='warning',
+    ),
+    'maps of another suffix': Case(
+        (0, 1),
+        ('no label map for 3 of 3', "seg_map_suffix='_mask.png'"),
+        rename('.png', '_mask.png'),
+    ),
+    'images in capitals': Case(
+        (0, 1),
+        ('no image that ends in .jpg; 3 x .JPG', "img_suffix='.JPG'"),
+        rename('.jpg', '.JPG'),
+    ),
+    'some in capitals': Case(
+        (0, 1),
+        ('1 images that the config passes over: 3.JPG',),
+        lambda root: write(root / 'images/training/3.JPG', image(3)),
+        severity='warning',
+    ),
+    'an empty validation folder': Case(
+        (0, 1),
+        ('images/validation', 'no image at all'),
+        lambda root: [
+            path.unlink() for path in root.rglob('validation/*.jpg')
+        ],
+    ),
+    'no validation folder': Case(
+        (0, 1),
+        ('images/validation', 'no folder'),
+        lambda root: (root / 'images/validation').rename(root / 'gone'),
+    ),
+    'a damaged image': Case(
+        (0, 1),
+        ('images/training/1.jpg', 'damaged'),
+        lambda root: cut(root / 'images/training/1.jpg'),
+    ),
+    'a damaged map': Case(
+        (0, 1),
+        ('annotations/training/1.png', 'whole image'),
+        lambda root: (root / 'annotations/training/1.png').write_bytes(b'x'),
+    ),
+    'a single name without a comma': Case(
+        (0, 1),
+        ("classes='road', a string", 'with a comma'),
+        options=dict(classes='road'),
+    ),
+    'too few classes in a data set that has its own': Case(
+        (0, 1),
+        ('not a subset of classes', 'edit the data set'),
+        options=dict(type='ADE20KDataset', classes=('wall', 'nothing')),
+    ),
+}
+
+
+def prepare(case: Case, root: Path):
+    draw_maps(root, *case.values)
+    case.harm(root)
+    options = dict(case.options)
+    kind = options.pop('type', None)
+    cfg = seg_config(root, **options)
+    if kind:
+        for loader in ('train_dataloader', 'val_dataloader'):
+            cfg[loader].dataset.type = kind
+    return cfg
+
+
+def named(findings: list, words: Tuple[str, ...]) -> list:
+    return [f for f in findings if all(word in str(f) for word in words)]
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_names_file_values_and_fix(name: str, tmp_path: Path) -> None:
+    case = CASES[name]
+    cfg = prepare(case, tmp_path)
+    findings = check(cfg)
+    found = named(findings, case.words)
+    assert found, '\n'.join(map(str, findings))
+    assert found[0].severity == case.severity
+    assert all(all(each) for each in found), found
+    if case.severity == 'error':
+        with pytest.raises(DataError, match='fix: '):
+            demand(cfg, ['train_dataloader', 'val_dataloader'])
+
+
+RIGHT = {
+    'two classes': ((0, 1), {}),
+    'ignored pixels': ((0, 1, 255), {}),
+    'zero reduced': ((0, 1, 2), dict(reduce_zero_label=True)),
+}
+
+
+@pytest.mark.parametrize('name', RIGHT)
+def test_says_nothing_of_data_that_is_right(name: str, tmp_path: Path) -> None:
+    values, options = RIGHT[name]
+    draw_maps(tmp_path, *values)
+    assert check(seg_config(tmp_path, **options)) == []
+
+
+def test_a_palette_is_read_as_indices(tmp_path: Path) -> None:
+    from PIL import Image
+
+    draw_maps(tmp_path, 0, 1)
+    for path in tmp_path.rglob('*.png'):
+        with Image.open(path) as grey:
+            picture = Image.fromarray(np.asarray(grey), mode='P')
+        picture.putpalette([9, 9, 9, 200, 0, 0])
+        picture.save(path)
+    assert check(seg_config(tmp_path)) == []
+
+
+WRAPPERS = {
+    'repeated': lambda inner: dict(
+        type='RepeatDataset', times=3, dataset=inner
+    ),
+    'joined': lambda inner: dict(
+        type='ConcatDataset', datasets=[inner, inner]
+    ),
+    'balanced, and repeated': lambda inner: dict(
+        type='RepeatDataset',
+        times=2,
+        dataset=dict(
+            type='ClassBalancedDataset', oversample_thr=0.1, dataset=inner
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize('wrapper', WRAPPERS)
+def test_looks_into_wrappers(wrapper: str, tmp_path: Path) -> None:
+    draw_maps(tmp_path, 0, 1, 5)
+    cfg = seg_config(tmp_path)
+    loader = cfg.train_dataloader
+    loader.dataset = WRAPPERS[wrapper](loader.dataset)
+    (found,) = errors(check(cfg, ['train_dataloader']))
+    assert '5 is no class' in found.found
+
+
+def spelled(kind: str) -> object:
+    """Name BaseSegDataset as configs may: with its scope, or as a class."""
+    from mmseg.datasets import BaseSegDataset
+
+    return {'scope': 'mmseg.BaseSegDataset', 'class': BaseSegDataset}[kind]
+
+
+@pytest.mark.parametrize('kind', ['scope', 'class'])
+def test_types_with_a_scope_or_as_classes(kind: str, tmp_path: Path) -> None:
+    from mmseg.datasets.transforms import LoadAnnotations
+
+    draw_maps(tmp_path, 0, 1, 5)
+    cfg = seg_config(tmp_path)
+    dataset = cfg.train_dataloader.dataset
+    dataset.type = spelled(kind)
+    step = {'scope': 'mmseg.LoadAnnotations', 'class': LoadAnnotations}[kind]
+    dataset.pipeline[1].type = step
+    (found,) = errors(check(cfg, ['train_dataloader']))
+    assert '5 is no class' in found.found
+
+
+def test_a_relative_data_root(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_maps(tmp_path / 'data/own', 0, 1, 5)
+    monkeypatch.chdir(tmp_path)
+    cfg = seg_config(Path('data/own'))
+    (found,) = errors(check(cfg, ['val_dataloader']))
+    assert found.file == 'data/own/annotations/validation/0.png'
+
+
+def test_settings_that_disagree_about_zero(tmp_path: Path) -> None:
+    draw_maps(tmp_path, 0, 1)
+    cfg = seg_config(tmp_path)
+    cfg.train_dataloader.dataset.pipeline[1].reduce_zero_label = True
+    (found,) = errors(check(cfg, ['train_dataloader']))
+    assert 'reduce_zero_label' in found.found and 'alone' in found.fix
+
+
+def test_a_softmax_of_one_class(tmp_path: Path) -> None:
+    draw_maps(tmp_path, 0, 1)
+    found = errors(check(seg_config(tmp_path, classes=('road',))))
+    (head,) = [each for each in found if 'decode_head' in each.file]
+    assert 'the loss is 0 and the gradient 0' in head.found
+    assert "('background', 'road')" in head.fix
+
+
+@pytest.mark.parametrize('number', [1, 3])
+def test_heads_of_another_number(number: int, tmp_path: Path) -> None:
+    draw_maps(tmp_path, 0, 1)
+    cfg = seg_config(tmp_path)
+    head = cfg.model.decode_head
+    cfg.model.auxiliary_head = [dict(head), dict(head, num_classes=number)]
+    (found,) = errors(check(cfg))
+    assert found.file.endswith('model.auxiliary_head[1]')
+    assert found.found == f'num_classes={number}'
+
+
+def test_a_sigmoid_of_one_output_is_right(tmp_path: Path) -> None:
+    draw_maps(tmp_path, 0, 1)
+    cfg = seg_config(tmp_path)
+    cfg.model.decode_head.out_channels = 1
+    (found,) = check(cfg)
+    assert 'softmax' in found.found
+    cfg.model.decode_head.loss_decode.use_sigmoid = True
+    assert check(cfg) == []
+
+
+def test_the_sample_is_spread_over_all_maps(tmp_path: Path) -> None:
+    draw_maps(tmp_path, 0, 1, count=9)
+    path = tmp_path / 'annotations/training/8.png'
+    write(path, label(0, 1, 9))
+    found = check(seg_config(tmp_path), ['train_dataloader'], sample=3)
+    assert 'in 3 of 9 maps: 9 is no class' in found[0].found
+
+
+def test_says_what_it_does_not_check(tmp_path: Path) -> None:
+    draw_maps(tmp_path, 0, 1)
+    cfg = seg_config(tmp_path)
+    cfg.train_dataloader.dataset.pipeline[1].type = 'LoadDepthAnnotation'
+    (found,) = check(cfg)
+    assert found.severity == 'note' and 'not checked' in found.fix
+
+
+MODES = {'warn': 1, 'off': 0}
+
+
+@pytest.mark.parametrize('mode', MODES)
+def test_a_config_can_ask_for_less(mode: str, tmp_path: Path) -> None:
+    draw_maps(tmp_path, 0, 1, 5)
+    cfg = seg_config(tmp_path)
+    cfg.data_check = mode
+    said = []
+    demand(cfg, ['train_dataloader'], said.append)
+    assert len(said) == MODES[mode]
+    cfg.data_check = 'no'
+    with pytest.raises(ValueError, match=r"'stop', 'warn', 'off'"):
+        demand(cfg, ['train_dataloader'])
+
+
+def test_only_the_first_process_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw_maps(tmp_path, 0, 1, 5)
+    monkeypatch.setenv('RANK', '1')
+    demand(seg_config(tmp_path), ['train_dataloader'])
+
+
+def test_reads_an_image_turned_as_the_host_does(tmp_path: Path) -> None:
+    from mmconvnext.data.images import loaded_size
+
+    draw_maps(tmp_path, 0, 1)
+    turn(tmp_path)
+    path = tmp_path / 'images/training/0.jpg'
+    height, width = cv2.imread(str(path)).shape[:2]
+    assert loaded_size(str(path)) == (width, height) == SIZE
+
+
+def test_a_finding_is_one_line() -> None:
+    found = Finding('error', 'a.png', 'x', 'y', 'z')
+    assert str(found) == 'error: a.png: found x; expected y; fix: z'

@@ -4,8 +4,8 @@ mmcv is often installed without its compiled module ``mmcv._ext``, and then
 no detector can be imported. :func:`install` puts a module of that name into
 ``sys.modules``. It serves the operators that the detectors and segmentors of
 the hosts need, each by torchvision's compiled operator where torchvision
-works and else in plain PyTorch; every other operator raises when it is
-called, by name. A compiled module that can be imported is left alone.
+works and else in plain PyTorch. Every other operator, those for rotated
+boxes and lanes among them, raises an error that names it when it is called. A compiled module that can be imported is left alone.
 
     >>> from mmconvnext import mmcv_ops
     >>> mmcv_ops.install()  # before mmdet or mmseg is imported
@@ -39,7 +39,19 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from .attention import (
+    ms_deform_attn_backward,
+    ms_deform_attn_forward,
+    psamask_backward,
+    psamask_forward,
+)
 from .boxes import nms, nms_match, softnms
+from .carafe import (
+    carafe_backward,
+    carafe_forward,
+    carafe_naive_backward,
+    carafe_naive_forward,
+)
 from .deform import (
     deform_conv_backward_input,
     deform_conv_backward_parameters,
@@ -48,10 +60,9 @@ from .deform import (
     masked_im2col_forward,
     modulated_deform_conv_backward,
     modulated_deform_conv_forward,
-    ms_deform_attn_backward,
-    ms_deform_attn_forward,
     torchvision_conv,
 )
+from .deform_pool import deform_roi_pool_backward, deform_roi_pool_forward
 from .losses import (
     sigmoid_focal_loss_backward,
     sigmoid_focal_loss_forward,
@@ -108,6 +119,14 @@ OPERATORS: Dict[str, Callable] = {
         ms_deform_attn_backward,
         masked_im2col_forward,
         masked_col2im_forward,
+        carafe_forward,
+        carafe_backward,
+        carafe_naive_forward,
+        carafe_naive_backward,
+        psamask_forward,
+        psamask_backward,
+        deform_roi_pool_forward,
+        deform_roi_pool_backward,
         get_compiler_version,
         get_compiling_cuda_version,
     )

@@ -1,4 +1,4 @@
-"""Deformable convolution and attention, and masked convolution."""
+"""Deformable convolution and masked convolution."""
 
 from __future__ import annotations
 
@@ -40,6 +40,69 @@ def _points(
             + offset[:, :, :, axis]
         )
     return points
+
+
+def _output_size(
+    input: Tensor, weight: Tensor, geometry: _Geometry
+) -> List[int]:
+    """Height and width of the convolution's output."""
+    return [
+        (size + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, pad, dilation in zip(
+            input.shape[2:], weight.shape[2:], *geometry[:3]
+        )
+    ]
+
+
+def _first(x: Tensor, name: str, channels: int, size: List[int]) -> Tensor:
+    """The first values of each image of ``x``, as (N, channels, *size).
+
+    DyHead computes offsets and masks once and uses them at strides and on
+    levels where the output is smaller. mmcv's modulated kernels take the
+    flat memory of an image for that of an output-sized map; a checkpoint
+    that was trained so needs the same values. Values past the last one that
+    is read get gradient zero.
+    """
+    wanted = channels * size[0] * size[1]
+    flat = x.flatten(1)
+    if flat.size(1) < wanted:
+        raise RuntimeError(
+            f'modulated_deform_conv2d: {name} of shape {tuple(x.shape)} is '
+            f'smaller than the output needs: ({len(x)}, {channels}, '
+            f'{size[0]}, {size[1]})'
+        )
+    return flat[:, :wanted].view(-1, channels, *size)
+
+
+def _modulated(
+    conv: Callable,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    geometry: _Geometry,
+) -> Tensor:
+    """``conv`` with offsets and masks of the output's size."""
+    size = _output_size(input, weight, geometry)
+    taps = geometry.offset_groups * weight.size(2) * weight.size(3)
+    offset = _first(offset, 'offset', 2 * taps, size)
+    return conv(
+        input, weight, offset, _first(mask, 'mask', taps, size), geometry
+    )
+
+
+def _checked(
+    offset: Tensor, input: Tensor, weight: Tensor, geometry: _Geometry
+) -> None:
+    """Refuses offsets of another size than the output's, as mmcv does."""
+    size = _output_size(input, weight, geometry)
+    taps = geometry.offset_groups * weight.size(2) * weight.size(3)
+    wanted = (len(input), 2 * taps, *size)
+    if tuple(offset.shape) != wanted:
+        raise RuntimeError(
+            f'deform_conv2d: offset must have shape {wanted}, got '
+            f'{tuple(offset.shape)}'
+        )
 
 
 def _deform_conv(
@@ -106,8 +169,10 @@ def deform_conv_forward(
     **walk: int,
 ) -> None:
     """Deformable convolution; the two buffers are not used."""
+    geometry = _geometry_v1(**walk)
+    _checked(offset, input, weight, geometry)
     inputs = (in_full(x) for x in (input, weight, offset))
-    output.copy_(conv(*inputs, None, _geometry_v1(**walk)))
+    output.copy_(conv(*inputs, None, geometry))
 
 
 def _geometry_v1(
@@ -208,7 +273,7 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Deformable convolution whose samples are weighted by ``mask``."""
     inputs = (in_full(x) for x in (input, weight, offset, mask))
-    result = conv(*inputs, _geometry_v2(**walk))
+    result = _modulated(conv, *inputs, _geometry_v2(**walk))
     output.copy_(result + bias.view(-1, 1, 1) if with_bias else result)
 
 
@@ -233,7 +298,7 @@ def modulated_deform_conv_backward(
     """Writes all gradients of :func:`modulated_deform_conv_forward`."""
     geometry = _geometry_v2(**walk)
     grads = gradients_of(
-        lambda i, w, o, m: conv(i, w, o, m, geometry),
+        lambda i, w, o, m: _modulated(conv, i, w, o, m, geometry),
         [in_full(x) for x in (input, weight, offset, mask)],
         [0, 1, 2, 3],
         grad_output,
@@ -243,72 +308,6 @@ def modulated_deform_conv_backward(
         target.copy_(grad)
     if with_bias:
         grad_bias.copy_(in_full(grad_output).sum((0, 2, 3)))
-
-
-def _attend(
-    value: Tensor,
-    locations: Tensor,
-    attention: Tensor,
-    shapes: Tensor,
-    starts: Tensor,
-) -> Tensor:
-    """Multi-scale deformable attention, differentiable in the first three."""
-    n, pixels, heads, _ = value.shape
-    height, width = (x.view(-1, 1) for x in shapes.unbind(1))
-    cells, taps = bilinear_taps(
-        locations[..., 1] * height - 0.5,
-        locations[..., 0] * width - 0.5,
-        height,
-        width,
-    )
-    image = torch.arange(n, device=value.device).view(-1, 1, 1, 1, 1, 1)
-    head = torch.arange(heads, device=value.device).view(-1, 1, 1, 1)
-    cells = cells + starts.view(-1, 1, 1) + image * pixels
-    weights = taps * attention.unsqueeze(-1)
-    rows = n * locations.size(1) * heads
-    output = weighted_sum(
-        value.reshape(-1, value.size(3)),
-        (cells * heads + head).view(rows, -1),
-        weights.reshape(rows, -1),
-    )
-    return output.view(n, locations.size(1), -1)
-
-
-def ms_deform_attn_forward(
-    value: Tensor,
-    shapes: Tensor,
-    starts: Tensor,
-    locations: Tensor,
-    attention: Tensor,
-    im2col_step: int,
-) -> Tensor:
-    """Attention output (N, queries, heads * channels)."""
-    inputs = (in_full(x) for x in (value, locations, attention))
-    return _attend(*inputs, shapes, starts).to(value)
-
-
-def ms_deform_attn_backward(
-    value: Tensor,
-    shapes: Tensor,
-    starts: Tensor,
-    locations: Tensor,
-    attention: Tensor,
-    grad_output: Tensor,
-    grad_value: Tensor,
-    grad_locations: Tensor,
-    grad_attention: Tensor,
-    im2col_step: int,
-) -> None:
-    """Writes the gradients of :func:`ms_deform_attn_forward`."""
-    grads = gradients_of(
-        lambda *x: _attend(*x, shapes, starts),
-        [in_full(x) for x in (value, locations, attention)],
-        [0, 1, 2],
-        grad_output,
-    )
-    targets = (grad_value, grad_locations, grad_attention)
-    for target, grad in zip(targets, grads):
-        target.copy_(grad)
 
 
 def masked_im2col_forward(

@@ -94,7 +94,7 @@ def _axis_taps(
     return pixels, weights, slot[:, :, -1].amax(1) + 2
 
 
-def _alike(*sizes: Tensor, cost: int) -> Iterator[Tensor]:
+def same_size(*sizes: Tensor, cost: int) -> Iterator[Tensor]:
     """Splits RoIs into groups of equal sizes that fit the memory budget."""
     table, member = torch.stack(sizes, 1).unique(dim=0, return_inverse=True)
     for group, row in enumerate(table.tolist()):
@@ -123,7 +123,7 @@ def _align_bags(
     )
     bins = size[0] * size[1]
     image = rois[:, 0].long() * (shape[2] * shape[3])
-    for ids in _alike(ny, nx, cost=bins):
+    for ids in same_size(ny, nx, cost=bins):
         ky, kx = int(ny[ids[0]]), int(nx[ids[0]])
         y, x = ys[ids, :, None, :ky, None], xs[ids, None, :, None, :kx]
         index = y * shape[3] + x + image[ids].view(-1, 1, 1, 1, 1)
@@ -190,7 +190,7 @@ def _max_align(
     start, step, grid = _roi_frame(rois, scale, size, ratio, aligned)
     bins, height, width = size[0] * size[1], *shape[2:]
     image = rois[:, 0].long() * (height * width)
-    for ids in _alike(*grid.long(), cost=bins * 4):
+    for ids in same_size(*grid.long(), cost=bins * 4):
         ky, kx = (int(k) for k in grid[:, ids[0]])
         out = ids[:, None] * bins + torch.arange(bins, device=ids.device)
         if ky * kx == 0:  # no sample: the compiled operator's start value
@@ -340,7 +340,7 @@ def roi_pool_forward(
     pooled = table.new_zeros(len(rois) * bins, c)
     places = torch.zeros_like(pooled, dtype=torch.long)
     sizes = ((bottom - top).amax(1), (right - left).amax(1))
-    for ids in _alike(*sizes, cost=bins):
+    for ids in same_size(*sizes, cost=bins):
         # Repeating the last pixel of a shorter bin changes no maximum.
         y, x = (
             torch.minimum(

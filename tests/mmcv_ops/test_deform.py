@@ -1,4 +1,4 @@
-"""Deformable convolution and attention, and masked convolution."""
+"""Deformable convolution and masked convolution."""
 
 import pytest
 import torch
@@ -55,29 +55,43 @@ def test_deform_conv_gradients(ops):
     )
 
 
-def test_attention(ops):
-    from mmcv.ops.multi_scale_deform_attn import (
-        MultiScaleDeformableAttnFunction,
-        multi_scale_deformable_attn_pytorch,
-    )
+def larger(x):
+    """As ``x`` in its first values, of a larger map, with more behind."""
+    n, c, h, w = x.shape
+    flat = torch.randn(n, c * (h + 3) * (w + 1), dtype=x.dtype)
+    flat[:, : c * h * w] = x.detach().flatten(1)
+    return flat.view(n, c, h + 3, w + 1).requires_grad_()
 
-    shapes, starts = torch.tensor([[4, 5], [2, 3]]), torch.tensor([0, 20])
-    value = torch.randn(2, 26, 2, 3, dtype=torch.double)
-    # Beyond [0, 1]: points outside the maps.
-    places = torch.rand(2, 3, 2, 2, 2, 2, dtype=torch.double) * 1.4 - 0.2
-    weights = torch.rand(2, 3, 2, 2, 2, dtype=torch.double)
-    inputs = [x.requires_grad_() for x in (value, places, weights)]
 
-    def run(value, places, weights):
-        return MultiScaleDeformableAttnFunction.apply(
-            value, shapes, starts, places, weights, 64
-        )
+def test_modulated_offsets_of_a_larger_map_are_read_from_the_start(ops):
+    """What DyHead and GLIP do; the values past the end have gradient 0."""
+    x, offset, mask, weight, bias = deform_inputs()
+    wanted = ops.modulated_deform_conv2d(x, offset, mask, weight, bias, *WALK)
+    big = larger(offset), larger(mask)
+    got = ops.modulated_deform_conv2d(x, *big, weight, bias, *WALK)
+    assert torch.equal(got, wanted)
+    grad = torch.randn_like(got)
+    exact = torch.autograd.grad(wanted, (offset, mask), grad)
+    for full, part in zip(torch.autograd.grad(got, big, grad), exact):
+        used = part[0].numel()
+        assert torch.equal(full.flatten(1)[:, :used], part.flatten(1))
+        assert not full.flatten(1)[:, used:].any()
 
-    close(
-        run(*inputs),
-        multi_scale_deformable_attn_pytorch(value, shapes, places, weights),
-    )
-    assert torch.autograd.gradcheck(run, inputs)
+
+@pytest.mark.parametrize('name', ('offset', 'mask'))
+def test_modulated_offsets_of_a_smaller_map_are_refused(ops, name):
+    """The compiled operator reads beyond the end of their memory."""
+    x, offset, mask, weight, bias = deform_inputs()
+    small = dict(offset=offset, mask=mask)
+    small[name] = small[name][:, :, :-1]
+    with pytest.raises(RuntimeError, match=rf'{name} of shape .*smaller'):
+        ops.modulated_deform_conv2d(x, *small.values(), weight, bias, *WALK)
+
+
+def test_plain_offsets_must_have_the_size_of_the_output(ops):
+    x, offset, _, weight, _ = deform_inputs()
+    with pytest.raises(RuntimeError, match=r'shape \(2, 36, 4, 3\), got'):
+        ops.deform_conv2d(x, larger(offset), weight, *WALK)
 
 
 def test_masked_conv(ops):
@@ -88,12 +102,17 @@ def test_masked_conv(ops):
         assert not conv(image, torch.zeros_like(mask)).any()
 
 
+@pytest.mark.parametrize('size', ('equal', 'larger'))
 @pytest.mark.parametrize('scale', (0.0, 2.0, 30.0))
 @pytest.mark.parametrize('op', ('deform_conv2d', 'modulated_deform_conv2d'))
-def test_deform_conv_as_compiled(compiled, op, scale):
+def test_deform_conv_as_compiled(compiled, op, scale, size):
     import mmcv.ops
 
     inputs = deform_inputs(scale, torch.float32)
+    if op == 'deform_conv2d' and size == 'larger':
+        pytest.skip('refused by both')
+    if size == 'larger':
+        inputs[1:3] = map(larger, inputs[1:3])
     if op == 'deform_conv2d':
         inputs = [inputs[i] for i in (0, 1, 3)]
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from operators import DTYPES, close, some_boxes
+from operators import DTYPES, close, naive_bilinear, some_boxes
 
 from mmconvnext import mmcv_ops
 
@@ -40,22 +40,6 @@ def naive_roi_align(image, roi, size, scale, ratio, mode, aligned):
             elif mode == 'max':
                 out[:, p, q] = -10000
     return out
-
-
-def naive_bilinear(image, y, x):
-    _, height, width = image.shape
-    if y < -1 or y > height or x < -1 or x > width:
-        return image.new_zeros(len(image))
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
-    t, u = int(y), int(x)
-    b, v = min(t + 1, height - 1), min(u + 1, width - 1)
-    y, x = y - t, x - u
-    return (
-        image[:, t, u] * (1 - y) * (1 - x)
-        + image[:, t, v] * (1 - y) * x
-        + image[:, b, u] * y * (1 - x)
-        + image[:, b, v] * y * x
-    )
 
 
 # Inside, over the border, far outside, no area, the whole image, a sliver.

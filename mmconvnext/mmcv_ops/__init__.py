@@ -1,11 +1,12 @@
-"""Stands in for mmcv's compiled operators where they are absent.
+"""Replaces mmcv's compiled operators where they are absent.
 
 mmcv is often installed without its compiled module ``mmcv._ext``, and then
 no detector can be imported. :func:`install` puts a module of that name into
 ``sys.modules``. It serves the operators that the detectors and segmentors of
 the hosts need, each by torchvision's compiled operator where torchvision
 works and else in plain PyTorch. Every other operator, those for rotated
-boxes and lanes among them, raises an error that names it when it is called. A compiled module that can be imported is left alone.
+boxes and lanes among them, raises an error that names it when it is called.
+A compiled module that can be imported is left alone.
 
     >>> from mmconvnext import mmcv_ops
     >>> mmcv_ops.install()  # before mmdet or mmseg is imported
@@ -189,8 +190,8 @@ class StandIn(types.ModuleType):
         def unavailable(*args, **kwargs) -> None:
             raise RuntimeError(
                 f'the operator {name!r} of mmcv is not available: this mmcv '
-                f'has no compiled operators, and mmconvnext.mmcv_ops stands '
-                f'in only for {", ".join(OPERATORS)}. {FIX}'
+                f'has no compiled operators, and mmconvnext.mmcv_ops '
+                f'replaces only {", ".join(OPERATORS)}. {FIX}'
             )
 
         return unavailable

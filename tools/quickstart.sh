@@ -46,6 +46,6 @@ report segmentation mIoU
 report detection 'coco/bbox_mAP|coco/segm_mAP'
 cat <<'NEXT'
 
-Next, your own data (README.md, "Your own data"), or a recipe:
+Next, your own data (see README.md), or a recipe:
   .venv/bin/python tools/train.py configs/upernet_convnextv2_base_ade20k.py
 NEXT

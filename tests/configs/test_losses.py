@@ -1,4 +1,4 @@
-"""The losses that the README gives as overrides train."""
+"""The losses that configs/README.md gives as overrides train."""
 
 import re
 from pathlib import Path
@@ -10,12 +10,12 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from tiny import batch, build, load, shrink
 
-README = (Path(__file__).parents[2] / 'README.md').read_text()
+README = Path(__file__).parents[2] / 'configs' / 'README.md'
 
 
 def documented() -> dict:
-    """Run the README's block of losses; returns its names."""
-    section = README.split('## Losses')[1]
+    """Run that block of losses; returns its names."""
+    section = README.read_text('utf-8').split('## Losses')[1]
     names = {}
     exec(re.search(r'```python\n(.*?)```', section, re.S)[1], names)
     return names

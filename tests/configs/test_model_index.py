@@ -1,19 +1,10 @@
-"""The model index, the configs and the README say the same."""
-
-import re
-from pathlib import Path
+"""The model index, the configs and the table of recipes say the same."""
 
 import pytest
-import yaml
 from imports import import_tool
 from mmengine.config import Config
+from recipes import INDEX, METAFILES, MODELS, README, ROOT, table
 
-ROOT = Path(__file__).parents[2]
-INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-METAFILES = {
-    name: yaml.safe_load((ROOT / name).read_text()) for name in INDEX['Import']
-}
-MODELS = [m for meta in METAFILES.values() for m in meta['Models']]
 RECIPES = sorted(
     path.stem
     for path in ROOT.glob('configs/*.py')
@@ -26,7 +17,7 @@ PUBLISHED = {
     'Published mIoU': 'mIoU {} single-scale',
     'Published mIoU (ms+flip)': '{} multi-scale',
 }
-README = (ROOT / 'README.md').read_text()
+LSJ = [('RandomResize', (0.1, 2.0))]
 
 
 def test_every_recipe_is_in_the_index() -> None:
@@ -54,9 +45,15 @@ def test_metadata_is_that_of_the_config(model: dict) -> None:
     assert data['Batch Size'] == cfg.auto_scale_lr.base_batch_size
     if 'Epochs' in data:
         assert data['Epochs'] == cfg.train_cfg.max_epochs
+        resizes = [
+            (step.type, tuple(step.ratio_range))
+            for step in cfg.train_pipeline
+            if 'ratio_range' in step
+        ]
+        assert (data.get('Augmentation') == 'LSJ') == (resizes == LSJ)
     else:
         assert data['Iterations'] == cfg.train_cfg.max_iters
-    head = ' '.join(path.read_text().split('_base_ =')[0].split('\n# '))
+    head = ' '.join(path.read_text('utf-8').split('_base_ =')[0].split('\n# '))
     numbers = {k: v for k, v in data.items() if k in PUBLISHED}
     for key, value in numbers.items():
         assert PUBLISHED[key].format(value) in head
@@ -65,22 +62,8 @@ def test_metadata_is_that_of_the_config(model: dict) -> None:
     assert numbers or 'Published: nothing' in head
 
 
-@pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
-def test_readme_row(model: dict) -> None:
-    data = model['Metadata']
-    row = re.search(rf'^\| `{model["Name"]}` (.*)$', README, re.M)
-    cells = [cell.strip() for cell in row[1].strip('| ').split('|')]
-    pretraining, _, published, source, ours, params, flops = cells
-    assert pretraining == data['Pre-training']
-    numbers = [str(data[key]) for key in PUBLISHED if key in data]
-    expected = ' / '.join(numbers) or 'unpublished'
-    assert published in (expected, f'- / {expected}')
-    for name, number in (('V1', '2201.03545'), ('V2', '2301.00808')):
-        source = source.replace(name, f'arXiv {number}')
-    assert (source or 'none') == data['Published Source']
-    assert ours == ''
-    assert params == f'{data["Parameters"] / 1e6:.0f} M'
-    assert flops == f'{data["FLOPs"] / 1e9:.0f} G'
+def test_the_table_in_the_readme_is_that_of_the_metafiles() -> None:
+    assert table() in README.read_text('utf-8'), 'run: python tests/recipes.py'
 
 
 @pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])

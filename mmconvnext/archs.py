@@ -31,7 +31,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 def get_arch(arch: Union[str, Mapping], version: int) -> Arch:
-    """Look an arch up by name, or read ``dict(depths=..., dims=...)``.
+    """Look up an arch by name, or read ``dict(depths=..., dims=...)``.
 
     Raises:
         ValueError: for an unknown name or a malformed dict.

@@ -1,4 +1,4 @@
-"""What the tests of checkpoints share: files and models of every format."""
+"""Files and models of every format, for the tests of checkpoints."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def to_minkowski(name: str, value: torch.Tensor) -> torch.Tensor:
 
 
 def spell(model: nn.Module, name: str) -> dict:
-    """Write a backbone in a format, each tensor in its most foreign shape."""
+    """Write a backbone in a format, each tensor in its least similar shape."""
     row = FORMATS[name]
     state = model.state_dict()
     result = {}

@@ -11,9 +11,9 @@ import torch
 from mmconvnext import mmcv_ops
 from mmconvnext.cli import prepare_hosts
 
-# Helpers whose asserts should explain themselves as those of tests do.
+# Failed asserts in these helpers show their values, as those in tests do.
 pytest.register_assert_rewrite('checkpoints')
-# Tensors are tiny here: more threads only wait for each other.
+# Tensors are tiny here; more threads only wait for each other.
 torch.set_num_threads(1)
 # Before any test imports a host.
 prepare_hosts()
@@ -26,7 +26,7 @@ def _fixed_seed() -> None:
 
 @pytest.fixture
 def ops() -> Iterator[ModuleType]:
-    """mmcv.ops served by the stand-in, whatever is installed."""
+    """mmcv.ops on our operators, whatever is installed."""
     with mmcv_ops.standing_in():
         import mmcv.ops
 

@@ -1,4 +1,4 @@
-"""Pictures and scores that tests make up."""
+"""Artificial pictures and scores for the tests of drawing."""
 
 import math
 

@@ -1,9 +1,9 @@
-"""Run tools/train.py in CPU processes, nothing random, losses to a file.
+"""Run tools/train.py in CPU processes without randomness; log each loss.
 
 python -m torch.distributed.run --nproc_per_node 2 tests/gloo.py CONFIG ...
 
-mmengine's own launcher selects a GPU before anything else; a process group
-that already stands makes it skip that.
+mmengine's own launcher selects a GPU before anything else; it skips that step
+if a process group exists already.
 """
 
 import json
@@ -26,7 +26,7 @@ TRAIN = Path(__file__).parents[1] / 'tools' / 'train.py'
 class LossFile(Hook):
     """Write this process's loss of each iteration, in full precision.
 
-    mmengine logs the loss of the first process alone.
+    mmengine logs the loss of the first process only.
     """
 
     def after_train_iter(

@@ -1,4 +1,4 @@
-"""Import tools, which are no package, and optional model libraries."""
+"""Import tools, which are not in a package, and optional libraries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bench import zoo  # noqa: E402
 
 
 def import_tool(name: str) -> ModuleType:
-    """Import ``tools/<name>.py``, which is no package."""
+    """Import ``tools/<name>.py``, which is not in a package."""
     path = TOOLS / f'{name}.py'
     spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
     module = importlib.util.module_from_spec(spec)

@@ -2,8 +2,8 @@
 
 arXiv 2301.00808, section 3.1, and the dense form its authors give for other
 frameworks: hidden positions are zero before every convolution, and GRN sums
-over visible ones. Written for the tests, slow and plain; it shares parameters
-with the backbone it is given, and no code.
+over visible ones. It is slow and plain, written for the tests, and shares the
+parameters of the backbone that it is given but none of its code.
 """
 
 import torch
@@ -14,7 +14,7 @@ TINY = dict(depths=[1, 1, 2, 1], dims=[8, 16, 24, 32])
 
 
 def randomise(model: nn.Module, std: float = 0.2) -> nn.Module:
-    """Give every parameter a value that matters, GRN's too."""
+    """Give every parameter, including GRN's, a value that has an effect."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for param in model.parameters():

@@ -1,9 +1,9 @@
-"""What the tests of ops share: inputs, and how large an error may be.
+"""Inputs and tolerances for the tests of ops.
 
 Errors are relative, in the 2-norm, against the reference in float64. A path
 may have twice the error of the reference in the same type. Below two
-roundings of the result (2 eps) both are at the limit of the type, and only
-the order of sums tells them apart: that is the floor.
+roundings of the result (2 eps) both are at the limit of the type and differ
+only in the order of sums, so this is the smallest tolerance.
 """
 
 import torch
@@ -77,7 +77,7 @@ def assert_as_good(
     for i, (a, b, z) in enumerate(zip(found, plain, exact)):
         assert a.shape == z.shape
         assert a.dtype == b.dtype
-        if not z.any():  # a map of one position has no GRN to speak of
+        if not z.any():  # GRN on a map of one position has no gradient
             assert not a.any()
             continue
         assert error(a, z) <= 2 * max(error(b, z), floor), i

@@ -1,4 +1,4 @@
-"""What the tests of mmcv_ops share: tolerances and boxes."""
+"""Tolerances and boxes for the tests of mmcv_ops."""
 
 import torch
 

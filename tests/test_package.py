@@ -1,4 +1,4 @@
-"""The walls of the house: who may import whom."""
+"""Which folder of the package may import which."""
 
 import ast
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / 'mmconvnext'
 GROUND = {'archs', 'files', 'mmcv_ops', 'ops', 'registry'}
 MODELS = GROUND | {'checkpoint', 'models'}
-# room: the rooms that it may import besides itself
+# folder or module: those that it may import besides itself
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, set()),
     'checkpoint': GROUND,

@@ -18,7 +18,7 @@ SPAN = re.compile(r'`([^`]+)`')
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 ROOTS = '|'.join((*FOLDERS, 'requirements'))
 PATH = re.compile(rf'(?<![\w/.-])(?:{ROOTS})/[\w./{{}},*-]+')
-# Stand for what the reader puts in.
+# The reader replaces these.
 PLACEHOLDER = re.compile(r'\b(NAME|RECIPE|FOLDER|DIR|MODE)\b|<')
 TOOL = re.compile(r'(?:python|bash) (tools/\w+\.(?:py|sh))')
 OPTION = re.compile(r'--[a-z][\w-]*')
@@ -71,7 +71,7 @@ COMMANDS = sorted({c for readme in READMES for c in commands(readme)})
 def help_of(tool: str) -> str:
     if tool.endswith('.sh'):
         text = (ROOT / tool).read_text(encoding='utf-8')
-        # Both hand what they do not know to train.py, or to pytest.
+        # These pass other options to train.py.
         if tool.endswith('_train.sh'):
             text += help_of('tools/train.py')
         return text

@@ -1,4 +1,4 @@
-"""Configs made tiny, and batches for them: what several test files share."""
+"""Configs made tiny, and batches for them."""
 
 import copy
 import functools
@@ -37,7 +37,7 @@ def shrink(cfg: Config) -> Config:
     model = cfg.model
     model.backbone.pop('init_cfg', None)
     model.backbone.arch = dict(depths=[1, 1, 1, 1], dims=DIMS)
-    # A dropped path has no gradient.
+    # A dropped path would leave parameters without gradients.
     model.backbone.drop_path_rate = 0.0
     if 'neck' in model:
         _shrink_detector(model)
@@ -51,7 +51,7 @@ def shrink(cfg: Config) -> Config:
 
 
 def _shrink_detector(model: ConfigDict) -> None:
-    # No large anchor lies inside an image this small.
+    # Large anchors do not fit into an image this small.
     model.train_cfg.rpn.allowed_border = -1
     model.neck.update(in_channels=DIMS, out_channels=8)
     model.rpn_head.update(in_channels=8, feat_channels=8)

@@ -1,4 +1,4 @@
-"""The hook that watches feature collapse while a model trains."""
+"""A hook that watches for feature collapse while a model trains."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .measure import (
 
 @HOOKS.register_module()
 class FeatureCollapseHook(Hook):
-    """Watch feature collapse (arXiv 2301.00808, section 4) in training.
+    """Watch for feature collapse (arXiv 2301.00808, section 4) in training.
 
     Every ``interval`` iterations the batch's features are measured in the
     chosen blocks, on the main process. The visualizer gets
@@ -36,10 +36,11 @@ class FeatureCollapseHook(Hook):
     Args:
         interval: in iterations.
         layers: patterns of block names, with ``*`` and ``?``.
-        where: what to measure, a key of ``WHERE``. With ``block`` a dropped
-            path shows: the output is then the input.
-        min_distance: a smaller distance is a collapse.
-        max_dead: so is a larger share of dead channels.
+        where: what to measure, a key of ``WHERE``. With ``block``, drop path
+            affects the measurement: the output of a dropped block is its
+            input.
+        min_distance: a smaller distance counts as collapse.
+        max_dead: and so does a larger share of dead channels.
 
     Raises:
         ValueError: for an unknown ``where`` or an interval below 1; before
@@ -116,7 +117,7 @@ class FeatureCollapseHook(Hook):
                     f'feature collapse in {name}: {_text(values)}'
                 )
         if found:
-            # Without a live channel the distance is NaN: the worst of all.
+            # Without a live channel the distance is NaN, the worst case.
             name = min(found, key=lambda name: _or_zero(found[name]))
             runner.logger.info(
                 f'features ({WHERE[self.where]}): smallest distance in '

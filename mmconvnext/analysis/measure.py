@@ -1,9 +1,9 @@
 """What the features do: collapse, dead and saturated channels, selectivity.
 
 The measures are those of ConvNeXt V2 (arXiv 2301.00808), section 4 and
-appendix C, whose code was never released. They look at the blocks of any
-model; what a block computes inside is computed again from its parameters,
-since the block itself runs it as one op.
+appendix C, whose code was never released. They work on the blocks of any
+model. A block runs its inside as one op, so intermediate maps are computed
+again from its parameters.
 """
 
 from __future__ import annotations
@@ -66,14 +66,15 @@ def measure(x: Tensor) -> Measures:
     With unit vectors ``u_i = x_i / |x_i|`` the mean over all pairs is
     ``d = (1 - |mean_i u_i|^2) / 2``: linear in C, no C x C matrix. A dead
     channel has cosine 0 to every other and would count as different from
-    all; only live ones enter. ``DEFINITIONS`` has the words.
+    all, so only live ones enter. ``DEFINITIONS`` defines each measure.
 
     Args:
         x: ``(N, H, W, C)``; any H and W with H W positions.
 
     Returns:
-        The distance is NaN for an image without a live channel, saturated
-        for one position, and all are NaN where x is not finite.
+        The distance is NaN for an image without a live channel, the
+        saturated share for a single position, and everything where x is not
+        finite.
     """
     x, norm, live, flat = _channels(x)
     known = torch.where(norm.sum(1).isfinite(), 1.0, math.nan)
@@ -86,7 +87,7 @@ def measure(x: Tensor) -> Measures:
 
 
 def dead_and_saturated(x: Tensor) -> Tuple[Tensor, Tensor]:
-    """Say of each channel of ``(N, H, W, C)`` what it is, ``(N, C)``."""
+    """Classify each channel of ``(N, H, W, C)``; results are ``(N, C)``."""
     _, _, live, flat = _channels(x)
     return ~live, flat
 
@@ -116,7 +117,7 @@ def class_selectivity(means: Tensor) -> Tensor:
 
     Returns:
         ``(C,)``, 0 for a channel that treats all classes alike, 1 for one
-        that only a single class excites, NaN for one that none does.
+        that a single class activates, NaN for one that no class activates.
     """
     best = means.max(0).values
     rest = (means.sum(0) - best) / (len(means) - 1)
@@ -174,7 +175,7 @@ class LayerStatistics:
 
 
 def _mean(values: Sequence[float]) -> float:
-    # fsum rounds once: the order of images cannot matter.
+    # fsum rounds once, so the order of images does not matter.
     kept = [value for value in values if not math.isnan(value)]
     return math.fsum(kept) / len(kept) if kept else math.nan
 
@@ -183,7 +184,7 @@ BLOCK_PARTS = ('dwconv', 'norm', 'pwconv1', 'pwconv2')
 
 
 def find_blocks(model: nn.Module) -> Dict[str, nn.Module]:
-    """Find the ConvNeXt blocks of a model, by name, in its order."""
+    """Return the ConvNeXt blocks of a model by name, in its order."""
     return {
         name: module
         for name, module in model.named_modules()
@@ -225,9 +226,10 @@ def features(
     pages: Any = None,
     output: Optional[Tensor] = None,
 ) -> Iterator[Tensor]:
-    """Compute what is inside a block again, for measuring.
+    """Compute the maps inside a block again, to measure them.
 
-    In the parameters' own precision, without gradient, without randomness.
+    Runs in the precision of the parameters, without gradients and without
+    randomness.
 
     Args:
         block: has the parts of a ConvNeXt block, and GRN or not.
@@ -242,7 +244,8 @@ def features(
         ``(n, H, W, C or 4C)`` of images, ``(1, L, 1, ...)`` with pages: L
         visible positions of one image.
     """
-    # Autocast would keep casts made without gradient for the training step.
+    # Autocast would cache casts made without gradients and use them in the
+    # training step.
     with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         if where == 'block':
             maps = to_nhwc(output)
@@ -275,10 +278,10 @@ def attach(
     where: str,
     see: Callable[[str, Iterator[Tensor]], None],
 ) -> List[RemovableHandle]:
-    """Let ``see(name, features)`` be called whenever a block has run.
+    """Call ``see(name, features)`` whenever a block has run.
 
     Returns:
-        Handles; ``remove`` each of them to end it.
+        Handles; ``remove`` each of them to stop the calls.
     """
 
     def hook_of(name: str) -> Callable:

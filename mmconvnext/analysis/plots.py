@@ -1,7 +1,7 @@
 """Plots of what :mod:`mmconvnext.analysis` measures.
 
-Colours are those of Okabe and Ito (jfly.uni-koeln.de/color), which readers
-of every colour vision can tell apart; markers tell curves apart without any.
+Colours are those of Okabe and Ito (jfly.uni-koeln.de/color), distinct for
+every kind of colour vision; markers distinguish curves without colours.
 """
 
 from __future__ import annotations
@@ -204,7 +204,7 @@ def _mosaic(figure: Figure, axes, mosaic: Mosaic) -> None:
 
 
 def _tile(maps: np.ndarray) -> tuple:
-    """Lay ``(H, W, n)`` out in a square with NaN (white) between the maps."""
+    """Arrange ``(H, W, n)`` in a square with NaN (white) between the maps."""
     height, width, count = maps.shape
     gap = max(1, round(max(height, width) / 14))
     cell = np.array([height + gap, width + gap])

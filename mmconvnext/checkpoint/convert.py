@@ -284,4 +284,4 @@ def licence_of(source: str, found: Found) -> str:
     """Name the licence that the source or the format tells of, if any."""
     name = source.rsplit('/', 1)[-1]
     texts = [text for what, text in LICENCES if re.search(what, name)]
-    return (texts + [found.licence])[0] or 'not told by the format'
+    return (texts + [found.licence])[0] or 'unknown: the format does not name one'

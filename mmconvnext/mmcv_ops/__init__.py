@@ -3,8 +3,8 @@
 mmcv is often installed without its compiled module ``mmcv._ext``, and then
 no detector can be imported. :func:`install` puts a module of that name into
 ``sys.modules``. It serves the operators that the detectors and segmentors of
-the hosts need, each by torchvision's compiled operator where torchvision
-works and else in plain PyTorch. Every other operator, those for rotated
+the hosts need: by torchvision's compiled operators where torchvision works,
+in plain PyTorch otherwise. Every other operator, those for rotated
 boxes and lanes among them, raises an error that names it when it is called.
 A compiled module that can be imported is left alone.
 
@@ -15,8 +15,8 @@ A compiled module that can be imported is left alone.
 
 The functions of :data:`OPERATORS` have the signatures of the compiled ones:
 results are written into the tensors that the caller allocated. What they
-compute follows mmcv's C++ sources (Apache-2.0); how is our own. Nearly all
-is one primitive, the weighted sum of a few rows of a table
+compute follows mmcv's C++ sources (Apache-2.0); how they do it is our own.
+Nearly all are one primitive, the weighted sum of a few rows of a table
 (``embedding_bag``): pixels are the rows, bilinear taps the weights.
 """
 
@@ -144,8 +144,9 @@ def _torchvision_nms(
     )
 
 
-# RoI pooling is not here: torchvision's rounds boxes to pixels, mmcv's does
-# not. RoIAlign is not: its CPU code is the slow loop that mmcv compiles.
+# RoI pooling is missing because torchvision's rounds boxes to pixels and
+# mmcv's does not; RoIAlign because its CPU code is the slow loop that mmcv
+# compiles.
 TORCHVISION: Dict[str, Callable] = {
     'nms': _torchvision_nms,
     **{
@@ -161,14 +162,14 @@ def _torchvision_fault() -> str:
     try:
         importlib.import_module('torchvision')
         torch.ops.torchvision.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
-    # A torchvision built for another torch fails in any of many ways.
+    # A torchvision built for another torch fails in many ways.
     except Exception as fault:
         return f'{type(fault).__name__}: {fault}'
     return ''
 
 
 class StandIn(types.ModuleType):
-    """The module ``mmcv._ext``; operators that it lacks raise when called."""
+    """The module ``mmcv._ext``; calling a missing operator raises an error."""
 
     def __init__(self) -> None:
         super().__init__(NAME, 'Operators of mmcv by mmconvnext.mmcv_ops.')
@@ -217,7 +218,7 @@ def _compiled() -> Optional[types.ModuleType]:
         return None
     except (ImportError, OSError) as fault:
         print_log(
-            f'{NAME} is there but cannot be loaded ({fault})',
+            f'{NAME} is installed but cannot be loaded ({fault})',
             'current',
             logging.WARNING,
         )
@@ -245,8 +246,7 @@ def install(force: bool = False) -> Dict:
     """Makes ``mmcv._ext`` importable; call it before mmdet or mmseg.
 
     Args:
-        force: stand in also where the compiled module is present, for tests
-            and comparisons.
+        force: replace the compiled module too, for tests and comparisons.
 
     Returns:
         :func:`status`.
@@ -254,7 +254,7 @@ def install(force: bool = False) -> Dict:
     Raises:
         ImportError: if mmcv itself is not installed.
         RuntimeError: if an import of mmcv.ops has already failed in this
-            process and left parts of it behind.
+            process and parts of it are still loaded.
     """
     if importlib.util.find_spec('mmcv') is None:
         raise ImportError('mmcv is not installed: pip install onedl-mmcv')
@@ -276,7 +276,7 @@ def summary() -> str:
 
 
 def _check_order() -> None:
-    """Refuses to patch up an import that failed half-way.
+    """Raises an error if an import of mmcv.ops failed half-way.
 
     Its modules have registered their classes; a second import of them would
     fail with "already registered", far from the cause.
@@ -295,7 +295,7 @@ def _check_order() -> None:
 
 @contextmanager
 def standing_in() -> Iterator[StandIn]:
-    """Uses the stand-in inside the block, whatever is installed."""
+    """Uses this replacement inside the block, whatever is installed."""
     before = sys.modules.get(NAME) or importlib.import_module(NAME)
     module = before if isinstance(before, StandIn) else StandIn()
     _put(module)

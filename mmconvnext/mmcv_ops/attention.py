@@ -79,10 +79,10 @@ def ms_deform_attn_backward(
 def _along(
     length: int, mask: int, half: int, device: torch.device
 ) -> Tuple[Tensor, Tensor]:
-    """Where a place's mask meets the map, along one axis.
+    """Where a pixel's mask overlaps the map, along one axis.
 
     Returns (length, length) tensors over (centre h, place h'): the mask's
-    entry h' - h + half, clamped, and whether it was inside of the mask.
+    entry h' - h + half, clamped, and whether it was inside the mask.
     """
     place = torch.arange(length, device=device)
     entry = place - place.view(-1, 1) + half

@@ -11,7 +11,7 @@ from torch import Tensor
 from .sampling import in_full, one_thread
 
 Array = np.ndarray
-# Boxes settled at once, and entries of the IoU matrix made at once, which
+# Boxes decided at once, and entries of the IoU matrix computed at once; these
 # should stay in the cache.
 NMS_BLOCK = 128
 NMS_TILE = 1 << 17
@@ -42,8 +42,9 @@ def _iou(a: Tensor, b: Tensor, offset: int) -> Tensor:
 def _settle(hits: Tensor) -> Tensor:
     """Greedy survivors of a block: hits[i, j] says that i removes j > i.
 
-    Every pass settles at least the boxes one step further down the chain of
-    who removes whom; chains are short, so a handful of passes does.
+    Box i is kept unless a kept box removes it. Every pass decides at least
+    the boxes one step further down the chain of removals; chains are short,
+    so a few passes are enough.
     """
     alive = hits.new_ones(len(hits))
     while True:
@@ -132,8 +133,8 @@ def softnms(
 
     Equal scores are taken in the order in which the compiled operator finds
     them: it swaps the best box to the front and fills the place of a
-    dropped box from the end. One box follows from the one before, on small
-    arrays: that is numpy's work, torch's calls would cost five times more.
+    dropped box from the end. Each box depends on the one before and the
+    arrays are small, so this runs in numpy: torch takes five times as long.
     """
     state = torch.cat([_with_area(boxes, offset), in_full(scores)[None]])
     state = state.detach().cpu().numpy()

@@ -99,7 +99,7 @@ def carafe_forward(
     output: Tensor,
     **walk: int,
 ) -> None:
-    """As :func:`carafe_naive_forward`; of the buffers one is used.
+    """As :func:`carafe_naive_forward`; only one of the buffers is used.
 
     mmcv keeps ``rfeatures``, not the features, for the backward pass.
     """

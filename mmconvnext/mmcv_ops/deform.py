@@ -58,10 +58,10 @@ def _first(x: Tensor, name: str, channels: int, size: List[int]) -> Tensor:
     """The first values of each image of ``x``, as (N, channels, *size).
 
     DyHead computes offsets and masks once and uses them at strides and on
-    levels where the output is smaller. mmcv's modulated kernels take the
-    flat memory of an image for that of an output-sized map; a checkpoint
-    that was trained so needs the same values. Values past the last one that
-    is read get gradient zero.
+    levels where the output is smaller. mmcv's modulated kernels read the
+    flat memory of an image as that of an output-sized map, and a checkpoint
+    that was trained this way needs the same values. Values after the last
+    one that is read get gradient zero.
     """
     wanted = channels * size[0] * size[1]
     flat = x.flatten(1)
@@ -94,7 +94,7 @@ def _modulated(
 def _checked(
     offset: Tensor, input: Tensor, weight: Tensor, geometry: _Geometry
 ) -> None:
-    """Refuses offsets of another size than the output's, as mmcv does."""
+    """Raises an error for offsets not of the output's size, as mmcv does."""
     size = _output_size(input, weight, geometry)
     taps = geometry.offset_groups * weight.size(2) * weight.size(3)
     wanted = (len(input), 2 * taps, *size)

@@ -146,7 +146,7 @@ def deform_roi_pool_backward(
     """Writes the gradients by the input and the offsets.
 
     They are the derivatives of what the forward pass computes. mmcv's CUDA
-    kernel differs for samples up to one pixel outside of the map, where it
+    kernel differs for samples up to one pixel outside the map, where it
     extrapolates the gradient by the offset.
     """
     walk = (

@@ -135,8 +135,8 @@ def _align_bags(
 def _sample_counts(rois: Tensor, size: Tuple[int, int], *rest) -> Tensor:
     """Samples in each bin, one row per RoI and bin.
 
-    The compiled operator divides by it last. So do we: hosts compare pooled
-    masks with 0.5, and thirds that were rounded before would flip ties.
+    The compiled operator divides by it last, and so do we: hosts compare
+    pooled masks with 0.5, and thirds rounded earlier would flip ties.
     """
     grid = _roi_frame(rois, rest[0], size, *rest[1:])[2]
     count = grid.prod(0).clamp(min=1)

@@ -18,8 +18,9 @@ from torch import Tensor
 def one_thread(operator: Callable) -> Callable:
     """Runs an operator of many small steps without torch's other threads.
 
-    Their waiting for each other after each step gains nothing here on an
-    idle machine, and costs tenfold where data loaders keep the cores busy.
+    Threads that wait for each other after each step gain nothing here on an
+    idle machine, and take ten times as long where data loaders keep the
+    cores busy.
     """
 
     @wraps(operator)
@@ -114,7 +115,7 @@ def gradients_of(
     wanted: List[int],
     grad_output: Tensor,
 ) -> Tuple[Tensor, ...]:
-    """Gradients by the wanted inputs, by running ``forward`` once more."""
+    """Gradients with respect to the wanted inputs; runs ``forward`` again."""
     inputs = [x.detach() for x in inputs]
     wanted = [inputs[i].requires_grad_() for i in wanted]
     with torch.enable_grad():

@@ -1,1 +1,1 @@
-"""What training needs beside a model: rates, resuming, augmentation."""
+"""What training needs besides a model: rates, resuming, augmentation."""

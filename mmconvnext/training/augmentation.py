@@ -12,14 +12,14 @@ from ..registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class RandomResizedCrop:
-    """Cut a random part out and resize it (Inception's, arXiv 1409.4842).
+    """Crop a random part and resize it (Inception's, arXiv 1409.4842).
 
     Args:
         scale: side of the result in pixels, or its (height, width).
-        area_range: part of the image's area that is cut out.
-        aspect_range: width / height of what is cut out, relative to that of
-            the result; drawn evenly in its logarithm.
-        tries: draws before the largest part in the middle is taken.
+        area_range: share of the image's area that is cropped.
+        aspect_range: width / height of the crop relative to that of the
+            result; its logarithm is drawn uniformly.
+        tries: draws before the largest crop in the centre is taken.
 
     Raises:
         ValueError: for a range that is not positive and ascending.
@@ -39,7 +39,8 @@ class RandomResizedCrop:
         ).items():
             if not 0 < low <= high:
                 raise ValueError(
-                    f'{name} must ascend from above 0, got {(low, high)}'
+                    f'{name} must be (low, high) with 0 < low <= high, got '
+                    f'{(low, high)}'
                 )
         self.area_range, self.aspect_range = area_range, aspect_range
         self.tries = tries
@@ -73,7 +74,7 @@ class RandomFlip:
     """Mirror ``img`` left to right.
 
     Args:
-        prob: how often.
+        prob: probability of mirroring an image.
     """
 
     def __init__(self, prob: float = 0.5) -> None:

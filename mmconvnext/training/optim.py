@@ -99,14 +99,14 @@ def get_layer_id(
 def decays(name: str, ndim: int) -> bool:
     """Whether weight decay applies: never to GRN, biases, norms, layer scale.
 
-    The rule goes by name, so that a GRN stored as (1, 1, 1, 4C) is spared
+    The rule goes by name, so that a GRN stored as (1, 1, 1, 4C) is exempt
     like one stored as (4C,).
     """
     return ndim > 1 and NO_DECAY.search(name) is None
 
 
 class Group(NamedTuple):
-    """What a parameter group is told by; sorts from the head downwards."""
+    """What identifies a parameter group; sorts from the head downwards."""
 
     below_head: int
     layer: str
@@ -119,7 +119,7 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     """Layer-wise learning-rate decay for models with a ConvNeXt backbone.
 
     The backbone is found wherever it sits in the model (``backbone.``,
-    ``teacher.backbone.``, ...); there may be several. Options stand in
+    ``teacher.backbone.``, ...); there may be several. Options are in
     ``optim_wrapper.paramwise_cfg``:
 
     - ``decay_rate``: required, in (0, 1].
@@ -235,8 +235,8 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 def find_backbones(module: nn.Module) -> Iterator[Tuple[str, Sequence[int]]]:
     """Yield (name prefix, depths) of each ConvNeXt inside ``module``.
 
-    A ConvNeXt is known by its parts, not its class: the hosts' own ones work
-    too.
+    A ConvNeXt is recognised by its parts, not its class, so those of the
+    hosts work too.
     """
     for name, child in module.named_modules():
         if all(
@@ -247,7 +247,7 @@ def find_backbones(module: nn.Module) -> Iterator[Tuple[str, Sequence[int]]]:
 
 
 def format_groups(params: Sequence[dict]) -> str:
-    """Lay the parameter groups out as a table."""
+    """Format the parameter groups as a table."""
     rows = [('layer', 'lr', 'weight decay', 'parameters')]
     for group in params:
         rows.append(

@@ -1,4 +1,4 @@
-"""Resuming that ends where the uninterrupted run would have ended.
+"""Make a resumed run end where the uninterrupted run would have ended.
 
 mmengine restores weights, optimiser and schedules, but neither the random
 states nor the data workers: a resumed run sees other augmentations and other
@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 
 from ..registry import HOOKS
 
-MAX_SEED = 2**31  # room for the number of the data worker
+MAX_SEED = 2**31  # leaves room for the data worker's number
 
 
 def seed_at(seed: int, step: int) -> int:
@@ -32,11 +32,11 @@ def seed_at(seed: int, step: int) -> int:
 
 
 class _Batches:
-    """Endless batches of a loader, at its sampler's present position.
+    """Endless batches of a loader, from its sampler's current position.
 
     ``mmengine`` calls ``next`` (0.10.7) or ``skip_iter`` (0.10.12) to skip
-    what a resumed run has seen; the sampler already stands behind that, so
-    neither loads anything.
+    the batches that a resumed run has seen. The sampler is already past
+    them, so neither call loads anything.
     """
 
     def __init__(self, loader: DataLoader, skip: int) -> None:
@@ -67,8 +67,8 @@ class ExactResumeHook(Hook):
     Dropout and drop path are seeded by (seed, iteration) in each iteration.
     Data workers start anew from (seed, iteration) at each epoch, and in
     iteration-based loops after each checkpoint: the two places where a run
-    can resume. Workers must not persist over epochs, or they would carry
-    their random state along.
+    can resume. Workers must not persist over epochs, because they would keep
+    their random state.
 
     Sums on a GPU may still differ in the last bits between two runs.
 
@@ -77,7 +77,7 @@ class ExactResumeHook(Hook):
             positioned (mmengine's InfiniteSampler can).
     """
 
-    priority = 'LOWEST'  # behind the CheckpointHook
+    priority = 'LOWEST'  # after the CheckpointHook
 
     def __init__(self) -> None:
         self._saved = False

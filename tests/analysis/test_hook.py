@@ -45,7 +45,7 @@ class Trained(BaseModel):
 
 
 class CpuAmp(OptimWrapper):
-    """mmengine's own refuses a CPU; autocast does not."""
+    """mmengine's class refuses a CPU; autocast does not."""
 
     def optim_context(self, model: BaseModel) -> torch.autocast:
         return torch.autocast('cpu', torch.bfloat16)

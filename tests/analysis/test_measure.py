@@ -41,7 +41,7 @@ def maps(*shape: int) -> Tensor:
 
 
 def make(version: int) -> torch.nn.Module:
-    """A tiny backbone whose GRN and biases do something."""
+    """A tiny backbone whose GRN and biases have an effect."""
     model = VERSIONS[version](ARCH)
     with torch.no_grad():
         for param in model.parameters():
@@ -91,7 +91,8 @@ def test_dead_channels_are_counted_and_left_out() -> None:
     x = maps(1, 8, 8, 1)
     dead = torch.zeros(1, 8, 8, 7, dtype=x.dtype)
     found = measure(torch.cat([x, dead], dim=-1))
-    # Left in, one live channel of eight reads 0.492: almost the maximum.
+    # If dead channels counted, one live channel of eight would read 0.492,
+    # almost the maximum.
     assert naive_distance(torch.cat([x, dead], -1).flatten(0, 2)) > 0.49
     assert found.distance.item() == pytest.approx(0, abs=1e-12)
     assert found.dead.item() == 7 / 8
@@ -183,7 +184,7 @@ def test_selectivity_needs_two_classes() -> None:
 def test_recomputed_features_lead_to_the_output(
     version: int, channels_last: bool
 ) -> None:
-    """What follows the expansion, done by hand, must give the output."""
+    """Computing the rest of the block by hand must give its output."""
     block = make(version).stages[1][0].eval()
     x = torch.randn(2, 16, 6, 9)
     if channels_last:
@@ -208,7 +209,7 @@ def test_recomputed_features_lead_to_the_output(
 def test_pages_are_measured_image_by_image(
     version: int, where: str, scope: str
 ) -> None:
-    """Without a hidden patch, pages give what the whole maps give."""
+    """Without a hidden patch, patches and whole maps give the same."""
     block = make(version).stages[0][0].eval()
     images = torch.randn(2 if scope == 'sample' else 1, 8, 16, 24)
     mask = torch.zeros(len(images), 2, 3, dtype=torch.bool)

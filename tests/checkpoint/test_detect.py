@@ -228,9 +228,9 @@ def test_a_detector_gives_its_backbone_and_says_so() -> None:
     [
         ('norms.3.weight', 'DINOv3'),
         ('projectors.0.weight', 'EUPE'),
-        ('mask_token', 'not told'),
-        ('fc.weight', 'not told'),
-        ('head.fc.weight', 'not told'),
+        ('mask_token', 'unknown'),
+        ('fc.weight', 'unknown'),
+        ('head.fc.weight', 'unknown'),
     ],
 )
 def test_known_extras_are_dropped_with_a_reason(
@@ -242,20 +242,20 @@ def test_known_extras_are_dropped_with_a_reason(
     assert_refused(backbone(1), {**state, 'nose.weight': torch.zeros(1)})
 
 
-def test_licence_is_said_where_format_or_name_tells(tmp_path) -> None:
+def test_licence_is_logged_where_format_or_name_gives_it(tmp_path) -> None:
     state = spell(randomise(backbone(2)), 'timm')
     assert 'CC BY-NC' in str(load(backbone(2), state))
     state = spell(randomise(backbone(1)), 'timm')
     for name, licence in (
         ('convnext_tiny.dinov3_lvd1689m.bin', 'DINOv3'),
         ('convnext_tiny.eupe_lvd1689m.bin', 'EUPE'),
-        ('convnext_tiny.fb_in1k.bin', 'not told'),
+        ('convnext_tiny.fb_in1k.bin', 'unknown'),
     ):
         path = save(tmp_path, state, name)
         assert licence in str(load(backbone(1), path))
 
 
-def test_pretrain_only_is_told_from_classifiers() -> None:
+def test_pretrain_only_differs_from_classifiers() -> None:
     state = {
         key: value
         for key, value in randomise(backbone(2)).state_dict().items()

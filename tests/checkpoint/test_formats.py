@@ -1,4 +1,4 @@
-"""Every format loads and is written as the system it comes from does it."""
+"""Every format loads, and is written as its own library writes it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from imports import import_zoo
 from mmconvnext.checkpoint import detect, export, load
 from mmconvnext.checkpoint.formats import EXPORTS, FORMATS, from_ours, rename
 
-# What the tables are held against: names read off each system.
+# The tables are compared with these: names read from each library.
 EXAMPLES = {
     'official': {
         'stages.2.1.pwconv1.weight': 'stages.2.1.pwconv1.weight',

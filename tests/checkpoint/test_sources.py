@@ -1,4 +1,4 @@
-"""Downloads and hubs give whole files with the right digest, or raise."""
+"""Downloads and hubs give whole files with the right digest or raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Nothing in a file runs, and no file is read or written by halves."""
+"""Nothing in a file runs, and no file is read or written partly."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def test_a_tensor_larger_than_its_storage_is_refused(
 
 def test_a_storage_larger_than_the_file_is_refused(tmp_path) -> None:
     data = torch_bytes({'a': torch.zeros(77)})
-    # The number of elements stands in the pickle as BININT1.
+    # The pickle has the number of elements as BININT1.
     assert data.count(b'K\x4dt') == 1
     with zipfile.ZipFile(io.BytesIO(data)) as old:
         entries = {e.filename: old.read(e) for e in old.infolist()}

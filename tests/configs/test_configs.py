@@ -380,7 +380,7 @@ CORNERS = {
         159998: 1 / 158499,
         159999: 0.0,
     },
-    # by epoch, behind a warm-up that ends in the first one
+    # by epoch, after a warm-up that ends in the first one
     'rcnn': {0: 1.0, 26: 1.0, 27: 0.1, 32: 0.1, 33: 0.01, 35: 0.01},
 }
 
@@ -464,7 +464,7 @@ def test_builds_at_its_real_size(name: str) -> None:
 
 
 def distinct(names: List[str]) -> List[str]:
-    """The first config of each model that is a different one when shrunk."""
+    """Configs whose shrunk models differ, one for each model."""
     first = {}
     for name in names:
         cfg = shrink(load(name))

@@ -148,7 +148,7 @@ def test_trains_a_step(name: str):
     images = torch.randint(0, 255, (2, 3, 64, 96), dtype=torch.uint8)
     found = model.train_step(dict(inputs=list(images)), wrapper)
     assert set(found) == {'loss', 'hidden'}
-    # Targets have variance 1, and the model knows nothing yet.
+    # Targets have variance 1, and the model is untrained.
     assert float(found['loss']) == pytest.approx(1, abs=0.1)
     assert float(found['hidden']) == pytest.approx(4 / 6)
     for key, value in model.named_parameters():

@@ -56,7 +56,7 @@ def test_deform_conv_gradients(ops):
 
 
 def larger(x):
-    """As ``x`` in its first values, of a larger map, with more behind."""
+    """A larger map whose first values are those of ``x``."""
     n, c, h, w = x.shape
     flat = torch.randn(n, c * (h + 3) * (w + 1), dtype=x.dtype)
     flat[:, : c * h * w] = x.detach().flatten(1)

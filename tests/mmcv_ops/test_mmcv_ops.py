@@ -1,9 +1,9 @@
-"""The stand-in for mmcv's compiled operators, and hosts' detectors on it.
+"""The replacement of mmcv's compiled operators, and detectors that use it.
 
-Its operators are held against three yardsticks, in the files beside this one
-(``test_mmcv_ops_*.py``): slow oracles written there from the definition,
-finite differences in double precision through mmcv's public functions, and
-the compiled operators where they are installed.
+The other files of this folder compare the operators with three references:
+slow implementations of their definitions, finite differences in double
+precision through mmcv's public functions, and the compiled operators where
+they are installed.
 """
 
 import copy
@@ -115,7 +115,7 @@ def test_unavailable_operator_raises_when_used(ops):
         ops.box_iou_rotated(torch.rand(2, 5), torch.rand(2, 5))
 
 
-def test_standing_in_is_undone():
+def test_replacing_operators_is_undone():
     before = sys.modules['mmcv._ext']
     user = importlib.import_module('mmcv.ops.nms')
     with mmcv_ops.standing_in() as module:

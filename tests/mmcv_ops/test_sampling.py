@@ -23,7 +23,7 @@ def test_rows_are_pixels_and_come_back(dtype, layout):
 
 
 def test_taps_read_zeros_around_the_image():
-    """torch's own sampler is the yardstick: corners aligned, zeros around."""
+    """The reference is torch's sampler: corners aligned, zeros around."""
     height, width = 5, 7
     image = torch.randn(1, 2, height, width, dtype=torch.double)
     # Beyond the image by more than one pixel, on its last row and column too.

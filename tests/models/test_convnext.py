@@ -91,7 +91,7 @@ def test_parameter_counts(version: int, arch: str) -> None:
 
 def test_every_arch_has_a_published_count() -> None:
     rows = {(v, k) for k, row in ARCHS.items() for v in row.versions}
-    # V2 small is in use (timm registers it) but nobody published results.
+    # V2 small is in use (timm registers it) but has no published results.
     assert rows - set(PUBLISHED_PARAMS) == {(2, 'small')}
 
 

@@ -45,7 +45,7 @@ def test_grn_does_not_overflow(dtype: torch.dtype) -> None:
     grn = GRN(8)
     nn.init.constant_(grn.gamma, 0.01)
     x = torch.full((1, 200, 336, 8), 6e4)
-    x[..., 1:] = 30.0  # one strong channel: x * Nx itself would overflow
+    x[..., 1:] = 30.0  # one strong channel: a plain x * Nx would overflow
     out = grn(x.to(dtype))
     assert out.isfinite().all()
     torch.testing.assert_close(

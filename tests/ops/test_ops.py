@@ -1,4 +1,4 @@
-"""Every op on every path against the reference, and who chooses the path."""
+"""Every op on every path against the reference, and the choice of path."""
 
 import copy
 import os
@@ -360,7 +360,7 @@ def test_pages(scope: str, even: bool) -> None:
 
 @both
 def test_paths_train_alike(version: int) -> None:
-    """Thirty steps from one seed; float noise is all that parts them."""
+    """Thirty steps from one seed; they differ by float noise only."""
     losses = {}
     for path in ('reference', 'fused'):
         torch.manual_seed(0)
@@ -459,7 +459,7 @@ def test_explain_says_what_runs(capsys: pytest.CaptureFixture) -> None:
     not gemm.ONEDNN_DTYPES, reason='the measured paths need oneDNN on x86'
 )
 def test_the_choice_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Explain and the ops agree: the path said is the path run."""
+    """The ops run the path that ``explain`` prints."""
     taken = []
     for name in choice.OPS:
         original = getattr(reference, name)

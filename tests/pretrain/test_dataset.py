@@ -1,4 +1,4 @@
-"""Images of any folder, damaged files among them."""
+"""Images of any folder, including damaged files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Hooks in real runs: what a bad loss leaves behind, and what it spares."""
+"""Hooks in real runs: what a bad loss writes, and what it does not change."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Pre-training by tools/train.py, and what it hands on to fine-tuning."""
+"""Pre-training by tools/train.py, and fine-tuning that starts from it."""
 
 import json
 import os
@@ -304,7 +304,7 @@ def test_half_a_decoder_and_other_sizes_are_refused(source: FCMAE):
 
 
 def test_the_chain(trained: Path, demo: Path, tmp_path: Path):
-    """The README's three commands, shortened."""
+    """The three commands of configs/README.md, shortened."""
     for config, data, limit in (
         (UPERNET, 'ade20k', 'train_cfg.max_iters=1'),
         (MASK_RCNN, 'coco', 'train_cfg.max_epochs=1'),

@@ -1,4 +1,4 @@
-"""Pictures of FCMAE show what they say."""
+"""Pictures of FCMAE show what their captions say."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""VisiblePatches go where they came from, and meet their neighbours."""
+"""VisiblePatches return to their places and see their neighbours."""
 
 import pytest
 import torch

@@ -220,7 +220,7 @@ def test_selectivity_and_a_broken_image(
         (['IMAGES', 'nothing.pth'], 'nothing.pth'),
     ],
 )
-def test_what_the_user_can_mend_is_one_line(
+def test_what_the_user_can_fix_is_one_line(
     monkeypatch, capsys, images: Path, tmp_path: Path, args: list, message: str
 ) -> None:
     args = [arg.replace('IMAGES', str(images)) for arg in args]

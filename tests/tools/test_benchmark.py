@@ -1,6 +1,6 @@
-"""tools/benchmark.py: what it counts, what it refuses, and that it runs.
+"""tools/benchmark.py: what it counts, which input it refuses, all modes.
 
-In this process and at tiny width: the row of ``atto`` is exchanged.
+Runs in this process and at tiny width: ``atto`` has a smaller row here.
 """
 
 import copy
@@ -59,7 +59,7 @@ def test_compare_gives_ratios_of_rounds() -> None:
 
 
 class Clock:
-    """Stands for the module ``time``; time passes where a run says so."""
+    """Replaces the module ``time``; time passes when a run says so."""
 
     def __init__(self) -> None:
         self.now, self.calls = 0.0, []
@@ -200,8 +200,8 @@ print(json.dumps([peak_mib(run) for run in runs]))
 
 @pytest.mark.skipif(not timing.KNOWS_PEAK, reason='the peak needs Linux')
 def test_peak_memory_is_what_was_there_at_once() -> None:
-    """In a heap of its own: what earlier tests freed has holes, and a tensor
-    that fits in one leaves it occupied beside the next, which does not.
+    """Runs in a process of its own: the heap of this one is fragmented by
+    earlier tests, and freed memory would be used again.
     """
     command = [sys.executable, '-c', OWN_PROCESS]
     found = subprocess.check_output(command, cwd=ROOT / 'tools')
@@ -209,7 +209,7 @@ def test_peak_memory_is_what_was_there_at_once() -> None:
         assert peak == pytest.approx(34, abs=4)
 
 
-# The gate: nothing is measured that computes something else.
+# The check: subjects that compute something else are not measured.
 
 
 def another_weight(model: nn.Module) -> nn.Module:
@@ -408,9 +408,9 @@ def test_errors_are_no_tracebacks(
     args, message = ERRORS[name]
     with pytest.raises(SystemExit) as stopped:
         call(monkeypatch, args)
-    told = str(stopped.value)
-    assert told.startswith('error: ')
-    assert message in told
+    shown = str(stopped.value)
+    assert shown.startswith('error: ')
+    assert message in shown
 
 
 def test_an_unknown_mode_lists_all(

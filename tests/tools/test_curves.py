@@ -33,9 +33,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four narrow blocks, drop path up to 0.5, small crops.
 
-    The weights are not those that training starts from, nor is the learning
-    rate: with them a branch is little beside its residual and the classifier
-    looks at no feature, so that errors round away.
+    The initial weights and the learning rate are not the recipe's: with those
+    a branch is small compared with its residual and the classifier ignores
+    the features, so that errors would round away.
     """
     row = archs.Arch((1, 1, 1, 1), tuple(tiny.DIMS))
     monkeypatch.setitem(archs.ARCHS, 'atto', row)
@@ -88,7 +88,7 @@ def test_both_paths_learn_alike(
     plain, ours, nudged = curves.curve_rows(args)
     assert [r['run'] for r in (plain, ours, nudged)] == list(curves.RUNS)
     assert float(plain['largest_difference']) == 0
-    # Another path ran, and made no difference to speak of.
+    # Another path ran, and the difference is negligible.
     assert 0 < float(ours['largest_difference']) < 1e-4
     assert 0 < float(nudged['largest_difference']) < 1e-4
     for key in ('first_loss', 'last_loss', 'mean_of_last'):

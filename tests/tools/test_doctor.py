@@ -1,7 +1,7 @@
-"""The doctor, sent to stacks that are broken on purpose.
+"""The doctor on stacks that are broken on purpose.
 
-The stacks are folders of small stand-ins for the packages; the interpreters
-that the doctor starts see nothing else that is installed.
+The stacks are folders of small fake packages; the interpreters that the
+doctor starts see nothing else that is installed.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ DISTS = {
 
 
 class Stack:
-    """A folder of stand-in packages that tests can break."""
+    """A folder of fake packages that tests can break."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -140,7 +140,7 @@ class Stack:
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
-    """A stack that is well."""
+    """A stack without problems."""
     stack = Stack(tmp_path)
     for name, text in MODULES.items():
         stack.write(name, text)
@@ -494,7 +494,7 @@ def test_a_gpu_that_torch_cannot_use(stack: Stack) -> None:
     assert 'nvidia-smi is there, but this torch is built without CUDA' in text
 
 
-def test_several_problems_are_told_apart(stack: Stack) -> None:
+def test_several_problems_are_separate(stack: Stack) -> None:
     stack.remove('mmcv/_ext.py', 'mmconvnext/mmcv_ops.py', 'mmseg')
     stack.write('torchvision/__init__.py', TORCHVISION)
     code, text = stack.examine('--json')

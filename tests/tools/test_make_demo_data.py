@@ -1,4 +1,4 @@
-"""The demo data: both formats tell the same, and no folder is harmed."""
+"""The demo data: both formats agree, and other folders stay untouched."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_images_are_exposed(root: Path) -> None:
         assert 50 < image.mean() < 190 and image.std() > 20, path.name
 
 
-def test_palette_tells_classes_apart() -> None:
+def test_palette_separates_classes() -> None:
     assert len(set(demo.PALETTE)) == len(demo.CLASSES) == len(demo.PALETTE)
     assert (0, 0, 0) not in demo.PALETTE
 
@@ -185,7 +185,7 @@ def test_more_scenes_keep_the_first(root: Path, tmp_path: Path) -> None:
     }
 
 
-def test_reuses_what_stands(tmp_path: Path) -> None:
+def test_reuses_what_exists(tmp_path: Path) -> None:
     out = tmp_path / 'demo'
     assert demo.make(out, 2, 1)
     before = {path: path.stat().st_mtime_ns for path in out.rglob('*')}

@@ -138,7 +138,7 @@ def test_three_panels_and_lists_worst_first(
 def test_labels_of_ones_own_and_what_is_wrong_with_them(
     case: Case, demo: Path, weights: Path, tmp_path: Path
 ) -> None:
-    """A folder elsewhere: fine, without a label, and no picture at all."""
+    """A folder with a good image, one without a label and one damaged."""
     data = demo / case.data
     first, second, *_ = sorted((data / case.images).iterdir())
     folder = tmp_path / 'in'
@@ -179,7 +179,7 @@ def test_a_page_without_labels(
 
 
 def test_any_predictor_can_draw(tmp_path: Path) -> None:
-    """What draws needs a ``draw`` that returns panels, nothing else."""
+    """Drawing needs a ``draw`` that returns panels, nothing else."""
     init_default_scope('mmseg')
     panel = np.zeros((20, 30, 3), np.uint8)
 

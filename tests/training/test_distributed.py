@@ -1,10 +1,10 @@
-"""Two processes train like one with the doubled batch, and resume likewise.
+"""Two processes match one with twice the batch, also after resuming.
 
-Everything random is off, and statistics over a batch with it: batch norm sees
-each process's images alone on a CPU (synchronised batch norm needs GPUs), so
-group norm stands in; the host's samplers take the first candidates, one
-positive and fifteen negatives per image, since each process divides by its own
-counts.
+Everything random is off, and so are statistics over a batch: on a CPU batch
+norm sees only the images of its process (synchronised batch norm needs GPUs),
+so the heads use group norm. The host's samplers take the first candidates,
+one positive and fifteen negatives per image, because each process divides by
+its own counts.
 """
 
 import json
@@ -174,7 +174,7 @@ def test_two_processes_are_one(name: str, demo: Path, tmp_path: Path) -> None:
             # What starts at zero holds these few steps and no more.
             limit = LIMITS[name.split('_convnext')[0]][1] * value.norm()
             assert (states[1][key] - value).norm() <= limit, key
-    # Two processes go on where one stopped, and the other way round.
+    # Two processes resume where one stopped, and the other way round.
     rest = [row for row in expected if row['iter'] >= len(expected) // 2]
     for source, processes in ((one, 2), (two, 1)):
         target = tmp_path / f'resumed{processes}'

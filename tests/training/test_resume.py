@@ -1,4 +1,4 @@
-"""What makes a resumed run equal to the uninterrupted one, part by part."""
+"""The parts that make a resumed run equal to the uninterrupted one."""
 
 import itertools
 

@@ -281,7 +281,9 @@ def _bare(shape: Sequence[int]) -> List[int]:
 
 
 def licence_of(source: str, found: Found) -> str:
-    """Name the licence that the source or the format tells of, if any."""
+    """Name the licence that follows from the file name or the format."""
     name = source.rsplit('/', 1)[-1]
     texts = [text for what, text in LICENCES if re.search(what, name)]
-    return (texts + [found.licence])[0] or 'unknown: the format does not name one'
+    return (texts + [found.licence])[
+        0
+    ] or 'unknown: the format does not name one'

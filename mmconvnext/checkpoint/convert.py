@@ -284,6 +284,5 @@ def licence_of(source: str, found: Found) -> str:
     """Name the licence that follows from the file name or the format."""
     name = source.rsplit('/', 1)[-1]
     texts = [text for what, text in LICENCES if re.search(what, name)]
-    return (texts + [found.licence])[
-        0
-    ] or 'unknown: the format does not name one'
+    known = (texts + [found.licence])[0]
+    return known or 'unknown: the format does not name one'

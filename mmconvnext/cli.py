@@ -1,4 +1,8 @@
-"""What train.py, test.py and predict.py share: config, data, precision."""
+"""What the tools share: config, data, precision, runner.
+
+A tool parses its command line first (``tools/arguments.py``, which needs no
+library), then imports this module, and calls :func:`prepare_hosts`.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,12 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.dist import get_world_size
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from . import checkpoint, mmcv_ops
 
-AMP_DTYPES = ('bfloat16', 'float16')
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
@@ -23,7 +27,7 @@ LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 def clear_errors() -> Iterator[None]:
     """End the program with one line instead of a traceback.
 
-    For what the user can mend: a wrong option, a missing file.
+    For what the user can correct: a wrong option, a missing file.
     """
     try:
         yield
@@ -31,62 +35,41 @@ def clear_errors() -> Iterator[None]:
         sys.exit(f'error: {error}')
 
 
-def common_arguments(description: str) -> argparse.ArgumentParser:
-    """Start a parser with the options that all tools have."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--data-root',
-        help="folder of the data set, instead of the config's data_root",
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        metavar='KEY=VALUE',
-        help='override settings of the config: optim_wrapper.optimizer.lr='
-        '2e-4 model.backbone.with_cp=True; lists as key="[a,b]"',
-    )
-    return parser
-
-
-def runner_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the tools that build a runner."""
-    parser.add_argument(
-        '--work-dir',
-        help='folder for logs and checkpoints (default: work_dirs/<config>)',
-    )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='job launcher of a distributed run',
-    )
-    # torchrun's predecessor passes this one; torchrun sets LOCAL_RANK.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-
-
 def prepare_hosts() -> None:
-    """Set up what the hosts find when they are imported.
+    """Set up what the hosts find; call it before any of them is imported.
 
     Operators for an mmcv without them, and one safe reader for every
-    checkpoint.
+    checkpoint. Calling it again changes nothing.
     """
     mmcv_ops.install()
     checkpoint.install_safe_loading()
 
 
 def read_config(path: str) -> Config:
-    """Read a config file; its types can be built from here on.
+    """Read a config file.
 
     Raises:
         FileNotFoundError: when the file is missing.
     """
-    prepare_hosts()
     if not Path(path).is_file():
         raise FileNotFoundError(f'config file not found: {path}')
     return Config.fromfile(path)
+
+
+def settings(pairs: Sequence[str]) -> Dict[str, Any]:
+    """Turn KEY=VALUE texts into settings, as mmengine's tools read them.
+
+    >>> settings(['train_cfg.max_iters=5', 'scale="(4,8)"'])
+    {'train_cfg.max_iters': 5, 'scale': (4, 8)}
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument('pairs', nargs='*', action=DictAction)
+    return parser.parse_args([*pairs]).pairs or {}
+
+
+def device(asked: Optional[str]) -> str:
+    """Return the device asked for, or cuda where there is a GPU, or cpu."""
+    return asked or ('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def load_config(args: argparse.Namespace) -> Config:
@@ -99,13 +82,19 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = read_config(args.config)
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
-    cfg.merge_from_dict(args.cfg_options)
+    cfg.merge_from_dict(settings(args.cfg_options))
     if hasattr(args, 'work_dir'):
         stem = Path(args.config).stem
         default = cfg.get('work_dir') or str(Path('work_dirs', stem))
         cfg.work_dir = args.work_dir or default
         cfg.launcher = args.launcher
     return cfg
+
+
+def check_checkpoint(path: str) -> None:
+    """Raise FileNotFoundError for a path that holds no file."""
+    if '://' not in path and not Path(path).is_file():
+        raise FileNotFoundError(f'checkpoint not found: {path}')
 
 
 def set_data_root(cfg: Config, root: str) -> None:
@@ -140,13 +129,13 @@ def data_paths(dataset: Dict) -> Iterator[Path]:
         for child in inner:
             yield from data_paths(child)
         return
-    root = Path(dataset.get('data_root') or '')
+    root = dataset.get('data_root') or ''
     prefixes = dataset.get('data_prefix') or {}
     if isinstance(prefixes, str):
         prefixes = {'img': prefixes}
     for part in (dataset.get('ann_file'), *prefixes.values()):
-        if part:
-            yield root / part
+        if part and '://' not in f'{root}{part}':  # of an object store
+            yield Path(root, part)
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:
@@ -223,3 +212,16 @@ def batch_size(cfg: Config, world_size: int) -> Tuple[int, Optional[int]]:
     per_step = cfg.optim_wrapper.get('accumulative_counts', 1) * world_size
     recipe = (cfg.get('auto_scale_lr') or {}).get('base_batch_size')
     return cfg.train_dataloader.batch_size * per_step, recipe
+
+
+def warn_of_batch_size(cfg: Config) -> None:
+    """Say so when the batch is not the one the learning rate is meant for."""
+    batch, recipe = batch_size(cfg, get_world_size())
+    if recipe and batch != recipe:
+        scaled = cfg.auto_scale_lr.get('enable', False)
+        todo = 'is scaled' if scaled else 'stays: see --auto-scale-lr'
+        print(
+            f'warning: batch size {batch}, the recipe has {recipe}; '
+            f'the learning rate {todo}',
+            flush=True,
+        )

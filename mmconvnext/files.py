@@ -1,17 +1,41 @@
-"""Find and read images, write files whole: the one place for each."""
+"""Find images, read images, write files whole: the one place for each."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from pathlib import Path
-from typing import Iterator, List
+from typing import Any, Callable, Dict, Iterator, List
 
 import cv2
 import numpy as np
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+# Pillow's modes that one convert('RGB') turns into the colours OpenCV gives.
+PLAIN_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK')
+PLAIN_MODES += ('YCbCr',)
+GREY16_MODES = ('I;16', 'I;16B', 'I;16L', 'I;16N')
+# Pillow opens a 16-bit file of these as 32-bit numbers, before 11.3 (PNG).
+GREY16_AS_INT32 = ('PNG', 'PPM')
+# OpenCV turns these by their EXIF orientation and leaves WebP as it is;
+# TIFF is turned by Pillow itself while it loads.
+TURNED_FORMATS = ('JPEG', 'MPO', 'PNG')
+ORIENTATION = 0x0112  # the EXIF tag
+# orientation in EXIF: what brings (H, W, 3) upright
+TURNS: Dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: lambda image: image.transpose(1, 0, 2),
+    6: lambda image: image.transpose(1, 0, 2)[:, ::-1],
+    7: lambda image: image.transpose(1, 0, 2)[::-1, ::-1],
+    8: lambda image: image.transpose(1, 0, 2)[::-1],
+}
+
+
+class DamagedImageError(ValueError):
+    """An image file that cannot be read, or is of a kind that is refused."""
 
 
 def find_images(path: str) -> List[Path]:
@@ -35,16 +59,69 @@ def find_images(path: str) -> List[Path]:
     return found
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read a file as RGB, ``(H, W, 3)``.
+def read_image(path: os.PathLike[str] | str) -> np.ndarray:
+    """Read an image file as mmcv's ``LoadImageFromFile`` does, but in RGB.
+
+    The image is turned upright by its EXIF orientation. Of 16-bit values
+    the upper 8 bits are kept (12-bit data in them becomes dark, as in
+    mmcv). Transparency is dropped. Pillow decodes, since OpenCV returns
+    half an image for half a file.
+
+    Returns:
+        RGB, ``(H, W, 3)``, uint8, contiguous.
 
     Raises:
-        ValueError: when it is no readable image.
+        DamagedImageError: for a file that is no whole image, and for float,
+            32-bit and other pixels that have no 8-bit meaning; says which.
     """
-    image = cv2.imread(str(path))
-    if image is None:
-        raise ValueError('not a readable image')
-    return np.ascontiguousarray(image[..., ::-1])
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        # By a stream: Pillow maps a file that it gets by name, and then
+        # gives a grey TIFF of orientation 5 to 8 with its sides swapped.
+        with open(path, 'rb') as stream, Image.open(stream) as image:
+            pixels = _to_rgb(image)
+            upright = TURNS.get(_orientation(image), np.asarray)
+            return np.ascontiguousarray(upright(pixels))
+    except DamagedImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise DamagedImageError('not a readable image') from error
+    except Exception as error:  # a damaged file breaks a parser anywhere
+        text = str(error) or type(error).__name__
+        raise DamagedImageError(f'not a readable image: {text}') from error
+
+
+def _to_rgb(image: Any) -> np.ndarray:
+    """Turn an opened Pillow image into RGB, ``(H, W, 3)`` uint8."""
+    mode, as_int32 = image.mode, image.format in GREY16_AS_INT32
+    if mode in GREY16_MODES or (mode == 'I' and as_int32):
+        grey = (np.asarray(image).astype(np.int32) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if mode not in PLAIN_MODES:
+        raise DamagedImageError(
+            f'its pixels are of the kind {mode} ({image.format}), which is '
+            f'not read: convert the file to 8 bits per channel'
+        )
+    if mode == 'RGBA' and image.format == 'TIFF':
+        # libtiff, which OpenCV reads with, multiplies colours by alpha.
+        pixels = np.asarray(image).astype(np.uint16)
+        return ((pixels[..., :3] * pixels[..., 3:] + 127) // 255).astype('u1')
+    return np.asarray(image.convert('RGB'))
+
+
+def _orientation(image: Any) -> int:
+    """Read the EXIF orientation, 1 to 8; 1 is upright, or nothing said."""
+    from PIL import Image
+
+    if image.format not in TURNED_FORMATS:
+        return 1
+    exif = Image.Exif()
+    # A damaged EXIF block is no reason to refuse the pixels.
+    with contextlib.suppress(Exception):
+        exif.load(image.info.get('exif') or b'')
+        return int(exif.get(ORIENTATION, 1))
+    return 1
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -55,36 +132,42 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.array(resized)
 
 
+@contextlib.contextmanager
+def whole_file(path: os.PathLike[str] | str) -> Iterator[Path]:
+    """Give a temporary name beside ``path``; it becomes ``path`` at the end.
+
+    Whoever reads ``path`` sees the old file or the whole new one. Where the
+    block raises, the old file stays and nothing is left beside it. Folders
+    are made. The temporary name is hidden and has the ending of ``path``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Not from tempfile, whose files nobody else may read.
+    part = path.with_name(f'.{path.stem}.{secrets.token_hex(4)}{path.suffix}')
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        if part.exists():
+            part.unlink()
+
+
 def write_image(image: np.ndarray, path: Path) -> None:
     """Write an RGB picture whole or not at all.
 
     Raises:
         OSError: when it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}')
-    if not cv2.imwrite(str(partial), image[..., ::-1]):
-        raise OSError(f'cannot write {path}')
-    os.replace(partial, path)
+    with whole_file(path) as part:
+        try:
+            written = cv2.imwrite(str(part), image[..., ::-1])
+        except cv2.error as error:
+            raise OSError(f'cannot write {path}: {error.err}') from error
+        if not written:
+            raise OSError(f'cannot write {path}')
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}')
-    partial.write_text(text)
-    os.replace(partial, path)
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name; it becomes ``path`` when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-        os.replace(name, path)
-    finally:
-        if os.path.exists(name):
-            os.remove(name)
+    """Write a text file in UTF-8, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding='utf-8')

@@ -16,7 +16,7 @@ def arguments(**kwargs) -> argparse.Namespace:
     defaults = dict(
         config=DEMO,
         data_root=None,
-        cfg_options={},
+        cfg_options=[],
         work_dir=None,
         launcher='none',
     )
@@ -42,6 +42,21 @@ def test_data_root_moves_all_paths() -> None:
     assert cfg.val_evaluator.ann_file == (
         '/elsewhere/annotations/instances_val2017.json'
     )
+
+
+def test_settings_are_read_as_mmengine_reads_them() -> None:
+    pairs = ['a.b=1', 'c="[x,2]"', 'd=e=f', 'g="(1,(2,3))"', 'h=None']
+    found = cli.settings(pairs)
+    assert found == {
+        'a.b': 1,
+        'c': ['x', 2],
+        'd': 'e=f',
+        'g': (1, (2, 3)),
+        'h': None,
+    }
+    assert cli.settings([]) == {}
+    cfg = cli.load_config(arguments(cfg_options=['train_cfg.max_iters=7']))
+    assert cfg.train_cfg.max_iters == 7
 
 
 def test_data_root_needs_one_in_the_config() -> None:

@@ -23,35 +23,21 @@ mean of the last 20.
 from __future__ import annotations
 
 import argparse
-import sys
+import importlib
 from pathlib import Path
-from typing import Callable, Dict, Iterator
 
-import torch
-
-from mmconvnext import cli
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from bench import (  # noqa: E402
-    backbones,
-    curves,
-    fcmae,
-    kernels,
-    operators,
-    steps,
-)
-from bench.timing import Row, environment, write_csv  # noqa: E402
-
-MODES: Dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
-    'backbone': backbones.backbone_rows,
-    'segmentor': steps.segmentor_rows,
-    'mask_rcnn': steps.mask_rcnn_rows,
-    'fcmae': fcmae.fcmae_rows,
-    'ops': kernels.op_rows,
-    'depthwise': kernels.depthwise_rows,
-    'operators': operators.operator_rows,
-    'detector': operators.detector_rows,
-    'curves': curves.curve_rows,
+# mode: the function of tools/bench that yields its rows. Named, not
+# imported: --help does without torch.
+MODES = {
+    'backbone': 'backbones.backbone_rows',
+    'segmentor': 'steps.segmentor_rows',
+    'mask_rcnn': 'steps.mask_rcnn_rows',
+    'fcmae': 'fcmae.fcmae_rows',
+    'ops': 'kernels.op_rows',
+    'depthwise': 'kernels.depthwise_rows',
+    'operators': 'operators.operator_rows',
+    'detector': 'operators.detector_rows',
+    'curves': 'curves.curve_rows',
 }
 
 
@@ -89,13 +75,21 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     args = parse()
+    import torch
+    from bench.timing import environment, write_csv
+
+    from mmconvnext import cli
+
+    cli.prepare_hosts()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     about = environment(args.threads)
     print(' | '.join(about.values()), flush=True)
     rows = []
     with cli.clear_errors():
-        for row in MODES[args.mode](args):
+        module, function = MODES[args.mode].split('.')
+        run = getattr(importlib.import_module(f'bench.{module}'), function)
+        for row in run(args):
             rows.append(row)
             print(' | '.join(map(str, row.values())), flush=True)
     if args.out:

@@ -79,13 +79,6 @@ PIP_NAMES = {
 BUILD = 'pip install --no-build-isolation --no-cache-dir'
 
 
-# Data that can be made.
-MAKERS = {
-    f'data/demo{part}': 'python tools/make_demo_data.py'
-    for part in ('', '/coco', '/ade20k')
-}
-
-
 class Problem(NamedTuple):
     what: str
     fix: str
@@ -615,29 +608,18 @@ def unknown_types(cfg: dict) -> Iterator[Problem]:
             )
 
 
-def data_paths(cfg: dict) -> Iterator[str]:
-    """Yield the paths of data that a config names, folders first."""
-    for node in dicts_in(cfg):
-        root = node.get('data_root') or ''
-        prefix = node.get('data_prefix')
-        parts = list(prefix.values()) if isinstance(prefix, dict) else []
-        for part in ['', node.get('ann_file'), *parts]:
-            path = os.path.join(root, part) if isinstance(part, str) else ''
-            if path and '://' not in path:
-                yield os.path.normpath(path)
-
-
 def missing_data(cfg: dict) -> Iterator[Problem]:
-    """Name each missing file or folder, but not what is inside of those."""
-    named: List[str] = []
-    for path in sorted(set(data_paths(cfg))):
-        if os.path.exists(path) or path.startswith(tuple(named)):
-            continue
-        named.append(path + os.sep)
-        yield Problem(
-            f'data: {path} does not exist (seen from {os.getcwd()})',
-            MAKERS.get(path, f'ln -s /where/it/is {path}'),
-        )
+    """Ask what the other tools ask of the data before they start."""
+    try:
+        cli = importlib.import_module('mmconvnext.cli')
+    except Exception:
+        return  # why it does not import is reported by itself
+    try:
+        cli.check_data(cfg, cli.LOADERS)
+    except (FileNotFoundError, ValueError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        lacking = [line.split()[0] for line in lines if 'MISSING' in line]
+        yield Problem(f'{lines[0]} {" ".join(lacking)}', lines[-1])
 
 
 def probe_config(name: str) -> Callable[[], dict]:

@@ -7,22 +7,21 @@ torchrun --nproc_per_node 8 tools/train.py CONFIG --launcher pytorch
 from __future__ import annotations
 
 import argparse
-import os
+from typing import Any
 
-from mmengine.config import Config
-from mmengine.dist import get_world_size
+import arguments
 
-from mmconvnext import cli
+AMP_DTYPES = ('bfloat16', 'float16')
 
 
 def parse_args() -> argparse.Namespace:
-    parser = cli.common_arguments('Train a model.')
-    cli.runner_arguments(parser)
+    parser = arguments.with_config('Train a model.')
+    arguments.of_runner(parser)
     parser.add_argument(
         '--amp',
         nargs='?',
         const='bfloat16',
-        choices=[*cli.AMP_DTYPES, 'off'],
+        choices=[*AMP_DTYPES, 'off'],
         help='mixed precision (bfloat16 when no value is given), or off; '
         'by default as the config says',
     )
@@ -39,12 +38,14 @@ def parse_args() -> argparse.Namespace:
         help="scale the learning rate with batch size / the recipe's",
     )
     args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    arguments.set_local_rank(args)
     return args
 
 
-def configure(args: argparse.Namespace) -> Config:
+def configure(args: argparse.Namespace) -> Any:
     """Turn the command line into a config that is ready to run."""
+    from mmconvnext import cli
+
     cfg = cli.load_config(args)
     cli.set_amp(cfg, args.amp)
     if args.resume is not None:
@@ -61,25 +62,15 @@ def configure(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def warn_of_batch_size(cfg: Config) -> None:
-    """Say so when the batch is not the one the learning rate is meant for."""
-    batch, recipe = cli.batch_size(cfg, get_world_size())
-    if recipe and batch != recipe:
-        scaled = cfg.auto_scale_lr.get('enable', False)
-        todo = 'is scaled' if scaled else 'stays: see --auto-scale-lr'
-        print(
-            f'warning: batch size {batch}, the recipe has {recipe}; '
-            f'the learning rate {todo}',
-            flush=True,
-        )
-
-
 def main() -> None:
     args = parse_args()
+    from mmconvnext import cli
+
+    cli.prepare_hosts()
     with cli.clear_errors():
         cfg = configure(args)
     runner = cli.build_runner(cfg)
-    warn_of_batch_size(cfg)
+    cli.warn_of_batch_size(cfg)
     runner.train()
 
 

@@ -6,7 +6,6 @@ every kind of colour vision; markers distinguish curves without colours.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Dict, List, Mapping, NamedTuple, Sequence
 
@@ -14,6 +13,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..files import whole_file
 from .measure import SATURATED, WHERE
 
 COLOURS = (
@@ -58,11 +58,9 @@ class Mosaic(NamedTuple):
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'.{path.name}')
     FigureCanvasAgg(figure)
-    figure.savefig(partial, dpi=DPI, format='png')
-    os.replace(partial, path)
+    with whole_file(path) as part:
+        figure.savefig(part, dpi=DPI, format='png')
 
 
 def style(index: int) -> Dict[str, str]:

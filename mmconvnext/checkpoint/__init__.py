@@ -6,12 +6,12 @@ three in ``detect``), fit it to a model (``convert``). An :class:`Account`
 says what happened to each key. Files are read by ``weights_io``.
 """
 
-from .convert import Account, convert, find_beside
+from .convert import Account, convert, find_beside, licence_of
 from .detect import Found, detect
 from .engine import install_safe_loading, resolve_init_cfg
 from .export import export, export_detector, export_with_account
 from .formats import EXPORTS, FORMATS
-from .load import load
+from .load import build, load
 from .sources import CheckpointError
 from .weights_io import read
 
@@ -21,6 +21,7 @@ __all__ = [
     'EXPORTS',
     'FORMATS',
     'Found',
+    'build',
     'convert',
     'detect',
     'export',
@@ -28,6 +29,7 @@ __all__ = [
     'export_with_account',
     'find_beside',
     'install_safe_loading',
+    'licence_of',
     'load',
     'read',
     'resolve_init_cfg',

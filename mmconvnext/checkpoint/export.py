@@ -105,3 +105,19 @@ def _reshaped(name: str, tensor: Tensor, row: Format, found: Found) -> Tensor:
         if re.search(rf'{reshape.leaf}$', name):
             tensor = tensor.reshape(reshape.theirs(tuple(tensor.shape)))
     return tensor.detach().clone(memory_format=torch.contiguous_format)
+
+
+def dataset_meta(raw: Any) -> Dict[str, Any]:
+    """Keep what a host needs of ``meta``, under the names of mmengine."""
+    meta = raw.get('meta') or {}
+    names = {'CLASSES': 'classes', 'PALETTE': 'palette'}
+    known = {new: meta[old] for old, new in names.items() if old in meta}
+    return {'dataset_meta': meta.get('dataset_meta', known)}
+
+
+def wrapped(state: Dict[str, Tensor], to: str, target: str) -> Any:
+    """Put tensors where a format has them in a file of this name."""
+    name, prefix = EXPORTS[to].wrap
+    state = {prefix + key: value for key, value in state.items()}
+    flat = not name or target.endswith('.safetensors')
+    return state if flat else {name: state}

@@ -8,7 +8,6 @@ from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 import cv2
 import numpy as np
-from jinja2 import Environment
 
 from .pictures import Drawn, Score, side_by_side
 
@@ -84,6 +83,8 @@ def page(
         rule: what an image's score is.
         failures: lines about images that are not here.
     """
+    from jinja2 import Environment
+
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True
     )

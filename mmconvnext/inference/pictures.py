@@ -63,6 +63,16 @@ class Painter:
         return self.visualizer.get_image()
 
 
+def plain_truth(sample: Any) -> Any:
+    """Turn boxes and masks into what hosts' visualizers take, in place."""
+    if 'gt_instances' in sample:
+        truth = sample.gt_instances
+        truth.bboxes = getattr(truth.bboxes, 'tensor', truth.bboxes)
+        if 'masks' in truth:
+            truth.masks = truth.masks.to_ndarray().astype(bool)
+    return sample
+
+
 def side_by_side(panels: Sequence[np.ndarray]) -> np.ndarray:
     """Join RGB pictures of one height, left to right."""
     gap = np.full((panels[0].shape[0], GAP, 3), 255, np.uint8)

@@ -26,7 +26,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS, METRICS
+from mmengine.registry import DATASETS, METRICS, init_default_scope
 
 
 class Score(NamedTuple):
@@ -228,7 +228,7 @@ class CocoScorer:
         ]
 
 
-SCORERS = {'mmseg': MapScorer, 'mmdet': CocoScorer}
+SCORERS: Dict[str, Any] = {'mmseg': MapScorer, 'mmdet': CocoScorer}
 
 
 def scorer(cfg: Config, labels: str, root: Path) -> Any:
@@ -237,11 +237,12 @@ def scorer(cfg: Config, labels: str, root: Path) -> Any:
     Raises:
         ValueError: for a config of another host.
     """
-    if cfg.default_scope not in SCORERS:
+    if cfg.get('default_scope') not in SCORERS:
         raise ValueError(
             f'labels are read for {list(SCORERS)}, the config has '
-            f'default_scope {cfg.default_scope!r}'
+            f'default_scope {cfg.get("default_scope")!r}'
         )
+    init_default_scope(cfg.default_scope)
     return SCORERS[cfg.default_scope](cfg, labels, root)
 
 

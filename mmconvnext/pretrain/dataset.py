@@ -10,25 +10,17 @@ import numpy as np
 import torch
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
-from PIL import Image
 
-from ..files import find_images
+from ..files import DamagedImageError, find_images, read_image
 from ..registry import DATASETS, TRANSFORMS
-
-# What Pillow raises for a damaged file.
-DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_skipped(path: Optional[str]) -> List[str]:
     """List the images that ``skipped_file`` names, each once, sorted."""
     if path is None or not Path(path).is_file():
         return []
-    lines = Path(path).read_text().splitlines()
+    lines = Path(path).read_text(encoding='utf-8').splitlines()
     return sorted({line.split('\t')[0] for line in lines})
-
-
-class DamagedImageError(ValueError):
-    """An image file that cannot be read."""
 
 
 @DATASETS.register_module()
@@ -75,7 +67,7 @@ class ImageFolderDataset(BaseDataset):
         """Return the pipeline's result for image ``idx``, or the next.
 
         Raises:
-            IndexError: behind the last image.
+            IndexError: after the last image.
             RuntimeError: when too many files in a row cannot be read.
         """
         if not 0 <= idx < len(self):
@@ -101,15 +93,16 @@ class ImageFolderDataset(BaseDataset):
         if self.skipped_file is not None:
             # One short write at the end of a file is whole, whoever else
             # writes there.
-            with open(self.skipped_file, 'a') as file:
+            with open(self.skipped_file, 'a', encoding='utf-8') as file:
                 file.write(f'{path}\t{" ".join(reason.split())}\n')
 
 
 @TRANSFORMS.register_module()
 class LoadImage:
-    """Read ``img_path`` into ``img``, RGB ``(H, W, 3)`` uint8, by Pillow.
+    """Read ``img_path`` into ``img``, RGB ``(H, W, 3)`` uint8.
 
-    Pillow, unlike OpenCV, does not return half an image for half a file.
+    Pixels and orientation are those that fine-tuning sees: see
+    :func:`mmconvnext.files.read_image`.
 
     Raises:
         DamagedImageError: when it cannot be read.
@@ -117,12 +110,7 @@ class LoadImage:
 
     def __call__(self, results: dict) -> dict:
         """Add ``img``, ``img_shape`` and ``ori_shape``."""
-        try:
-            with Image.open(results['img_path']) as file:
-                image = np.array(file.convert('RGB'))
-        except DAMAGED as error:
-            text = str(error) or type(error).__name__
-            raise DamagedImageError(text) from error
+        image = read_image(results['img_path'])
         results['img'] = image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results

@@ -15,9 +15,9 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from ..checkpoint.weights_io import write
-from ..files import write_image
+from ..files import DamagedImageError, write_image
 from ..registry import HOOKS
-from .dataset import DamagedImageError, ImageFolderDataset, read_skipped
+from .dataset import ImageFolderDataset, read_skipped
 
 
 def unwrapped(runner: Runner) -> nn.Module:
@@ -72,7 +72,11 @@ class NonFiniteLossHook(Hook):
         self._save(runner, path, args, kwargs, output)
         values = {k: float(v.detach().mean()) for k, v in output.items()}
         last = Path(runner.work_dir, 'last_checkpoint')
-        good = last.read_text() if last.is_file() else 'none was saved'
+        good = (
+            last.read_text(encoding='utf-8')
+            if last.is_file()
+            else 'none was saved'
+        )
         raise NonFiniteLossError(
             f'loss {values} at iteration {runner.iter}; batch, mask and '
             f'learning rate are in {path}; last good checkpoint: {good}'

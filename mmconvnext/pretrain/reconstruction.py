@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, Tuple, Union
 
 import numpy as np
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from ..files import resize
+from ..files import resize, whole_file
 from ..inference.pictures import Drawn
+from ..inference.predictor import ConfigLike, load_model
 from .dataset import LoadImage, PackImage
 
 GREY = 128  # what hidden patches look like
 SHORT_SIDE = 224  # pixels, what images are resized to
 
 
+class Reconstructor:
+    """A pre-trained FCMAE, filling in what it hides from itself.
+
+    Args:
+        cfg, checkpoint, device: as for
+            :class:`mmconvnext.inference.Predictor`.
+    """
+
+    def __init__(
+        self, cfg: ConfigLike, checkpoint: str, device: str = 'cpu'
+    ) -> None:
+        self.model = load_model(cfg, checkpoint, device)
+
+    def draw(self, path: Path) -> Drawn:
+        """Draw input, what is visible of it, and what is filled in.
+
+        Raises:
+            DamagedImageError: when the file is not a readable image.
+        """
+        return panels(self.model, read_image(path, self.model.patch_size))
+
+
 def read_image(
-    path: str, patch_size: int, short_side: int = SHORT_SIDE
+    path: Union[str, Path], patch_size: int, short_side: int = SHORT_SIDE
 ) -> Tensor:
     """Read an image, resize it, and cut it to whole patches.
 
@@ -102,7 +124,7 @@ def read_losses(work_dir: str) -> Tuple[List[int], List[float]]:
     """
     losses: Dict[int, float] = {}
     for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json')):
-        for line in file.read_text().splitlines():
+        for line in file.read_text(encoding='utf-8').splitlines():
             row = json.loads(line)
             if 'loss' in row:
                 losses[row.get('iter', row['step'])] = row['loss']
@@ -131,6 +153,5 @@ def draw_losses(work_dir: str, path: str) -> None:
         title=f'pre-training loss, last {losses[-1]:.3f}',
     )
     axes.grid(alpha=0.3)
-    partial = f'{path}.partial'
-    FigureCanvasAgg(figure).print_png(partial)
-    os.replace(partial, path)
+    with whole_file(path) as part:
+        FigureCanvasAgg(figure).print_png(part)

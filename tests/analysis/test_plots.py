@@ -6,11 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-from imports import import_tool
 
 from mmconvnext.analysis import plots
-
-tool = import_tool('analyze_features')
+from mmconvnext.analysis.features import mosaic_of
 
 
 def curve(label: str, distance: list) -> plots.Curve:
@@ -55,7 +53,7 @@ def test_channel_plot_stacks_dead_and_saturated() -> None:
 def test_mosaic_lays_channels_out_in_order() -> None:
     maps = torch.arange(64.0).expand(1, 3, 5, 64).clone()
     maps[..., 9] = 0
-    mosaic = tool.mosaic_of('V1', maps)
+    mosaic = mosaic_of('V1', maps)
     # Channel 0 is zero too; the others are the same everywhere.
     assert mosaic.dead.nonzero()[0].tolist() == [0, 9]
     assert mosaic.saturated.sum() == 62
@@ -74,7 +72,7 @@ def test_mosaic_lays_channels_out_in_order() -> None:
 
 def test_mosaic_takes_evenly_spread_channels_of_a_wide_layer() -> None:
     maps = torch.arange(640.0).expand(1, 2, 2, 640)
-    mosaic = tool.mosaic_of('V2', maps)
+    mosaic = mosaic_of('V2', maps)
     assert mosaic.channels == 640 and mosaic.maps.shape == (2, 2, 64)
     assert mosaic.maps[0, 0, [0, 63]].tolist() == [0, 639]
 

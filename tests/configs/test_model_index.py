@@ -1,9 +1,10 @@
 """The model index, the configs and the table of recipes say the same."""
 
 import pytest
-from imports import import_tool
 from mmengine.config import Config
 from recipes import INDEX, METAFILES, MODELS, README, ROOT, table
+
+from mmconvnext.analysis.complexity import complexity, default_shape
 
 RECIPES = sorted(
     path.stem
@@ -68,9 +69,8 @@ def test_the_table_in_the_readme_is_that_of_the_metafiles() -> None:
 
 @pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
 def test_counts_are_the_tool_s(model: dict) -> None:
-    tool = import_tool('get_complexity')
     cfg, data = Config.fromfile(ROOT / model['Config']), model['Metadata']
-    found = tool.complexity(cfg, tool.default_shape(cfg))
+    found = complexity(cfg, default_shape(cfg))
     assert found.params == data['Parameters']
     assert found.flops == data['FLOPs']
     height, width = found.shape

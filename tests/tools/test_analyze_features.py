@@ -14,7 +14,10 @@ import torch
 from imports import import_tool
 
 from mmconvnext import ConvNeXt, ConvNeXtV2, checkpoint
-from mmconvnext.analysis.measure import features, measure
+from mmconvnext.analysis import features
+from mmconvnext.analysis.measure import WHERE, measure
+from mmconvnext.analysis.measure import features as features_of
+from mmconvnext.files import find_images, read_image
 
 tool = import_tool('analyze_features')
 
@@ -100,11 +103,11 @@ def test_numbers_are_those_of_each_image_by_itself(
     args = [images, f'--out={out}', f'--where={where}', '--size=64']
     named = [f'{v}={files[f"{v}.pth"]}' for v in ('v1', 'v2')]
     code, text = run(monkeypatch, capsys, *args, *named)
-    assert code == 0 and tool.WHERE[where] in text
+    assert code == 0 and WHERE[where] in text
     assert f'"where": "{where}"' in (out / 'features.json').read_text()
     found = numbers(out)
     assert list(found) == [(v, n) for v in ('v1', 'v2') for n in LAYERS]
-    paths = tool.find_images(str(images))
+    paths = find_images(str(images))
     assert len(paths) == 12
     for version in ('v1', 'v2'):
         expected = by_hand(files[version], paths, where)
@@ -126,13 +129,13 @@ def by_hand(model: torch.nn.Module, paths: list, where: str) -> dict:
     """Run the stages one after the other and measure on the way."""
     found = {}
     for path in paths:
-        image = tool.resize(tool.read_image(path), 64)
-        x = tool.normalise(image)
+        image = features.resize(read_image(path), 64)
+        x = features.normalise(image)
         for i, down in enumerate(model.downsample_layers):
             x = down(x)
             for j, block in enumerate(model.stages[i]):
                 y = block(x)
-                (maps,) = features(block, where, x, output=y)
+                (maps,) = features_of(block, where, x, output=y)
                 row = found.setdefault(f'stages.{i}.{j}', {})
                 for key, value in measure(maps)._asdict().items():
                     row.setdefault(key, []).append(value.item())
@@ -160,7 +163,7 @@ def test_any_format_and_random_weights_are_measured(
     models = about['models']
     assert models['timm']['about'].startswith('timm, ConvNeXt V2 atto')
     assert models['random']['about'] == (
-        'mmconvnext.ConvNeXtV2 atto, random weights, seed 0'
+        'ConvNeXtV2 atto, random weights, seed 0'
     )
     # One position is left in the last stage: saturation has no meaning.
     assert numbers(out)['timm', 'stages.3.1']['saturated'] == ''
@@ -240,20 +243,20 @@ def test_no_readable_image_is_an_error(
 
 
 def test_names_of_curves() -> None:
-    assert tool.named('a=b/c.pth') == ('a', 'b/c.pth')
-    assert tool.named('b/c.pth') == ('c', 'b/c.pth')
-    assert tool.named('https://x.org/c.pth?d=e')[0] == 'c'
+    assert features.named('a=b/c.pth') == ('a', 'b/c.pth')
+    assert features.named('b/c.pth') == ('c', 'b/c.pth')
+    assert features.named('https://x.org/c.pth?d=e')[0] == 'c'
 
 
 def test_images_are_spread_and_cut() -> None:
     paths = [Path(str(i)) for i in range(10)]
-    assert [p.name for p in tool.spread(paths, 4)] == ['0', '3', '6', '9']
-    assert tool.spread(paths, None) == tool.spread(paths, 99) == paths
+    assert [p.name for p in features.spread(paths, 4)] == ['0', '3', '6', '9']
+    assert features.spread(paths, None) == features.spread(paths, 99) == paths
     image = np.zeros((30, 90, 3), np.uint8)
     image[:, 30:60] = 200
-    cut = tool.resize(image, 60)
+    cut = features.resize(image, 60)
     assert cut.shape == (60, 60, 3) and cut[:, 5:-5].min() == 200
-    assert tool.resize(image, 0) is image
+    assert features.resize(image, 0) is image
 
 
 MEMORY = """

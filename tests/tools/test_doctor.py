@@ -555,9 +555,10 @@ def test_a_config_that_is_well(configs: Path) -> None:
     assert not check(
         "_base_ = ['middle.py']\n"
         "hook = dict(type='mmengine.EMAHook')\n"
-        "loader = dict(dataset=dict(data_root='data',"
+        "train_dataloader = dict(dataset=dict(data_root='data',"
         " ann_file='', data_prefix=dict(img='train/')))\n"
-        "remote = dict(data_root='s3://bucket', ann_file='a.json')"
+        'test_dataloader = dict(dataset=dict('
+        "data_root='s3://bucket', ann_file='a.json'))"
     )
 
 
@@ -598,17 +599,15 @@ FAULTS = {
         "'nowhere.Net' is in no registry",
         'pip install nowhere',
     ),
-    "a = dict(data_root='data/x/', ann_file='a.json')": (
-        'data/x does not exist',
-        'ln -s /where/it/is data/x',
+    "data_root = 'data/x/'\ntrain_dataloader = dict(dataset=dict("
+    "data_root='data/x/', ann_file='a.json'))": (
+        'data/x/a.json',
+        'ln -s /path/to/it data/x',
     ),
-    "a = dict(ann_file='data/demo/a.json', data_root='data/demo')": (
-        'data/demo does not exist',
-        'python tools/make_demo_data.py',
-    ),
-    "a = dict(data_root='.', data_prefix=dict(img='pictures/'))": (
-        'pictures does not exist',
+    'val_dataloader = dict(dataset=dict(datasets=[dict('
+    "data_root='.', data_prefix=dict(img='pictures/'))]))": (
         'pictures',
+        '--data-root',
     ),
     "_base_ = 'gone.py'": ('config.py does not load', 'edit config.py'),
     'broken = (': ('config.py does not load', 'edit config.py'),

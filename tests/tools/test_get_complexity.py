@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Tuple
 
 import pytest
-from imports import import_tool
 from mmengine.config import Config
+
+from mmconvnext.analysis.complexity import complexity, default_shape
 
 ROOT = Path(__file__).parents[2]
 # config: parameters (M; None: not published), FLOPs (G). V1: arXiv 2201.03545,
@@ -37,13 +38,10 @@ PUBLISHED = {
 }
 
 
-TOOL = import_tool('get_complexity')
-
-
 @pytest.mark.parametrize('name', PUBLISHED)
 def test_counts_as_published(name: str) -> None:
     cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
-    found = TOOL.complexity(cfg, TOOL.default_shape(cfg))
+    found = complexity(cfg, default_shape(cfg))
     params, flops = PUBLISHED[name]
     if params is not None:
         assert round(found.params / 1e6) == params
@@ -62,7 +60,7 @@ def test_counts_by_hand(shape: Tuple[int, int]) -> None:
         expected += positions[i + 1] * 2 * 2 * dims[i] * dims[i + 1]
     for depth, dim, position in zip(depths, dims, positions):
         expected += depth * position * dim * (7 * 7 + 8 * dim)
-    assert TOOL.complexity(cfg, shape).parts['backbone'] == expected
+    assert complexity(cfg, shape).parts['backbone'] == expected
 
 
 def test_runs_as_a_program() -> None:

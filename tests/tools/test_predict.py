@@ -16,6 +16,7 @@ from mmengine.registry import init_default_scope
 from runs import succeed
 from tiny import ROOT, build, load
 
+from mmconvnext.inference import Drawn, predict_folder
 from mmconvnext.inference.pictures import CAPTION, GAP
 
 predict = import_tool('predict')
@@ -79,7 +80,11 @@ def run(case: Case, *args) -> list:
     argv = ['predict.py', config, *args]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, 'argv', list(map(str, argv)))
-        return predict.run(predict.parse_args())
+        args = predict.parse_args()
+        predictor = predict.build(args)
+    title = 'a title'
+    done = predict_folder(predictor, args.images, args.out, title, args.html)
+    return done.failures
 
 
 @pytest.fixture(scope='module')
@@ -184,25 +189,25 @@ def test_any_predictor_can_draw(tmp_path: Path) -> None:
     panel = np.zeros((20, 30, 3), np.uint8)
 
     class Masked:
-        def draw(self, path: Path) -> predict.Drawn:
-            return predict.Drawn(
+        def draw(self, path: Path) -> Drawn:
+            return Drawn(
                 {'input': panel, 'masked': panel, 'reconstruction': panel}
             )
 
-    class Args:
-        out, html = tmp_path / 'out', True
-
-    paths = [tmp_path / 'a.jpg', tmp_path / 'b.jpg']
-    (a, b) = predict.draw_all(Masked(), paths, tmp_path, Args)
-    assert a.captions == ['input', 'masked', 'reconstruction']
-    assert (tmp_path / 'out/a.jpg.png').is_file()
+    for name in ('a.jpg', 'b.jpg'):
+        (tmp_path / name).touch()
+    out = tmp_path / 'out'
+    done = predict_folder(Masked(), tmp_path, out, html=True)
+    assert done == ([], None, out / 'index.html')
+    assert 'reconstruction' in done.page.read_text(encoding='utf-8')
+    assert (out / 'a.jpg.png').is_file()
 
 
 def test_missing_labels_are_one_line(
     case: Case, weights: Path, demo: Path, tmp_path: Path
 ) -> None:
     images = demo / case.data / case.images
-    with pytest.raises(SystemExit, match='error: labels not found: gone'):
+    with pytest.raises(FileNotFoundError, match='labels not found: gone'):
         run(
             case,
             weights,

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmconvnext import cli
+from mmconvnext.inference import protocols
 
 ROOT = Path(__file__).parents[2]
 V1_RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -43,7 +44,7 @@ def test_multi_scale(
     protocol: str, mode: str, ratios: tuple, name: str, side: int
 ) -> None:
     cfg = load(name)
-    TOOL.use_protocol(cfg, protocol)
+    protocols.use_protocol(cfg, protocol)
     assert cfg.model.type == 'SegTTAModel'
     assert cfg.model.module.test_cfg.mode == mode
     steps = cfg.test_dataloader.dataset.pipeline
@@ -61,31 +62,33 @@ def test_multi_scale(
 def test_single_scale_and_what_is_printed() -> None:
     cfg = load('upernet_convnext_base-22k_ade20k')
     pipeline = cfg.test_dataloader.dataset.pipeline
-    TOOL.use_protocol(cfg, 'ss_slide')
+    protocols.use_protocol(cfg, 'ss_slide')
     assert cfg.model.type == 'EncoderDecoder'
     assert cfg.test_dataloader.dataset.pipeline == pipeline
-    assert TOOL.describe(cfg, 'ss_slide') == (
+    assert protocols.describe(cfg, 'ss_slide') == (
         'ss_slide, slide 640x640 stride 426x426, flip off, scales 2560x640'
     )
-    TOOL.use_protocol(cfg, 'ms_whole_v2')
-    assert TOOL.describe(cfg, 'ms_whole_v2') == (
+    protocols.use_protocol(cfg, 'ms_whole_v2')
+    assert protocols.describe(cfg, 'ms_whole_v2') == (
         'ms_whole_v2, whole, flip on, '
         'scales 1920x480 2240x560 2560x640 2880x720 3200x800'
     )
-    assert TOOL.describe(load('mask_rcnn_convnextv2_base_coco'), None) == (
-        'as configured, boxes and masks, flip off, scales 1333x800'
-    )
+    assert protocols.describe(
+        load('mask_rcnn_convnextv2_base_coco'), None
+    ) == ('as configured, boxes and masks, flip off, scales 1333x800')
 
 
 def test_errors_name_what_there_is() -> None:
     cfg = load('upernet_convnext_tiny_ade20k')
     with pytest.raises(ValueError, match='ms_slid: .* has ss_slide, ms_whole'):
-        TOOL.use_protocol(cfg, 'ms_slid')
+        protocols.use_protocol(cfg, 'ms_slid')
     with pytest.raises(ValueError, match='has no protocols'):
-        TOOL.use_protocol(load('upernet_convnextv2_atto_demo'), 'ss_slide')
+        protocols.use_protocol(
+            load('upernet_convnextv2_atto_demo'), 'ss_slide'
+        )
     cfg.model.test_cfg = dict(mode='whole')
     with pytest.raises(ValueError, match='needs crop_size and stride'):
-        TOOL.use_protocol(cfg, 'ms_slide')
+        protocols.use_protocol(cfg, 'ms_slide')
 
 
 @pytest.fixture(scope='module')
@@ -105,7 +108,7 @@ def run(cfg: Config, tmp_path: Path, **options) -> dict:
         config=str(tmp_path / 'config.py'),
         checkpoint=str(path),
         data_root=None,
-        cfg_options={},
+        cfg_options=[],
         work_dir=str(tmp_path),
         launcher='none',
         out=None,

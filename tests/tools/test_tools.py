@@ -12,7 +12,8 @@ from imports import import_tool
 from mmengine.config import Config
 from runs import ROOT, kill_after, losses, succeed, tool
 
-from mmconvnext import ConvNeXt, ConvNeXtV2, checkpoint, mmcv_ops
+from mmconvnext import ConvNeXt, ConvNeXtV2, checkpoint, cli, mmcv_ops
+from mmconvnext.analysis import measure
 
 TOOLS = sorted((ROOT / 'tools').glob('*.py'))
 
@@ -65,10 +66,33 @@ CONFIG = RUNS['segmentation'].config
 
 
 @pytest.mark.parametrize('path', TOOLS, ids=lambda path: path.stem)
-def test_every_tool_explains_itself(path: Path) -> None:
-    done = tool(path, '--help')
+def test_every_tool_explains_itself_at_once(path: Path) -> None:
+    """Importing torch takes seconds: --help does without."""
+    done = tool('-X', 'importtime', path, '--help')
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.startswith(f'usage: {path.name} ')
+    if path.stem == 'arguments':  # no tool: what tools share
+        assert done.stdout == ''
+    else:
+        assert done.stdout.startswith(f'usage: {path.name} ')
+    loaded = {
+        line.rpartition('|')[2].strip().split('.')[0]
+        for line in done.stderr.splitlines()
+    }
+    assert 'argparse' in loaded
+    assert not loaded & {'torch', 'mmengine', 'mmconvnext'}
+
+
+def test_choices_of_the_tools_are_those_of_the_package() -> None:
+    """Tools repeat a few names, since they parse before they import."""
+    assert tuple(measure.WHERE) == import_tool('analyze_features').PLACES
+    formats = import_tool('convert_checkpoint').FORMATS
+    assert sorted(formats) == sorted(checkpoint.EXPORTS)
+
+
+def test_a_setting_without_a_value_is_refused_at_once() -> None:
+    done = tool('tools/train.py', CONFIG, '--cfg-options', 'train_cfg')
+    assert done.returncode == 2
+    assert "'train_cfg' is not of the form KEY=VALUE" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -85,19 +109,18 @@ def test_every_tool_explains_itself(path: Path) -> None:
 def test_train_warns_of_another_batch_size(
     monkeypatch, capsys, batch: int, processes: int, scaled: bool, message: str
 ) -> None:
-    train = import_tool('train')
-    monkeypatch.setattr(train, 'get_world_size', lambda: processes)
+    monkeypatch.setattr(cli, 'get_world_size', lambda: processes)
     cfg = dict(
         train_dataloader=dict(batch_size=batch),
         optim_wrapper=dict(),
         auto_scale_lr=dict(enable=scaled, base_batch_size=16),
     )
-    train.warn_of_batch_size(Config(cfg))
+    cli.warn_of_batch_size(Config(cfg))
     printed = capsys.readouterr().out
     assert message in printed
     assert printed.startswith('warning: ') == bool(message)
     del cfg['auto_scale_lr']  # a config that names no batch size
-    train.warn_of_batch_size(Config(cfg))
+    cli.warn_of_batch_size(Config(cfg))
     assert capsys.readouterr().out == ''
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import ctypes
+import io
 import math
 import os
 import platform
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Callable, Dict, List, Mapping, Tuple
 
 import torch
+
+from mmconvnext.files import write_text
 
 Row = Dict[str, object]
 PROC = Path('/proc/self')
@@ -144,9 +147,8 @@ def _processor() -> str:
 def write_csv(path: Path, rows: List[Row], about: Dict[str, str]) -> None:
     # A mode's rows may differ in their columns.
     columns = dict.fromkeys(key for row in rows for key in row)
-    part = path.with_name(f'.{path.name}')
-    with open(part, 'w', newline='') as file:
-        writer = csv.DictWriter(file, [*columns, *about])
-        writer.writeheader()
-        writer.writerows({**row, **about} for row in rows)
-    os.replace(part, path)
+    stream = io.StringIO(newline='')
+    writer = csv.DictWriter(stream, [*columns, *about])
+    writer.writeheader()
+    writer.writerows({**row, **about} for row in rows)
+    write_text(stream.getvalue(), path)

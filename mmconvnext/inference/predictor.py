@@ -1,0 +1,132 @@
+"""A trained model of either host with all that it needs to predict."""
+
+from __future__ import annotations
+
+import copy
+import os
+from pathlib import Path
+from typing import Any, Dict, Union
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import load_checkpoint
+
+from ..files import read_image
+from ..registry import bare_type
+from .pictures import Drawn, Painter, plain_truth
+
+ConfigLike = Union[str, 'os.PathLike[str]', Config]
+
+
+def load_model(
+    cfg: ConfigLike, checkpoint: str, device: str = 'cpu'
+) -> BaseModel:
+    """Build the config's model with all its weights from a checkpoint.
+
+    Args:
+        cfg: config of either host, or the path of one; it is not changed.
+        checkpoint: of the whole model.
+        device: to put it on.
+
+    Returns:
+        The model in evaluation mode.
+    """
+    cfg = as_config(cfg)
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    settings = cfg.model
+    settings.pop('init_cfg', None)
+    settings.get('backbone', {}).pop('init_cfg', None)
+    model = revert_sync_batchnorm(MODELS.build(settings))
+    load_checkpoint(model, checkpoint, 'cpu', strict=True)
+    return model.to(device).eval()
+
+
+def as_config(cfg: ConfigLike) -> Config:
+    """Read a config file, or copy a config."""
+    if isinstance(cfg, Config):
+        return copy.deepcopy(cfg)
+    return Config.fromfile(os.fspath(cfg))
+
+
+class Predictor:
+    """A trained model with its test pipeline and visualizer.
+
+    Args:
+        cfg: config of either host, or the path of one.
+        checkpoint: of the whole model.
+        device: to run on.
+        score_thr: lowest score of a drawn detection.
+        labels: ground truth by image, from :func:`.scores.scorer`, or None.
+    """
+
+    def __init__(
+        self,
+        cfg: ConfigLike,
+        checkpoint: str,
+        device: str = 'cpu',
+        score_thr: float = 0.3,
+        labels: Any = None,
+    ) -> None:
+        cfg = as_config(cfg)
+        self.model = load_model(cfg, checkpoint, device)
+        steps = cfg.test_dataloader.dataset.pipeline
+        self.pipeline = Compose(
+            [s for s in steps if labels or not _reads_labels(s)]
+        )
+        self.painter = Painter(cfg, 'test_dataloader')
+        self.score_thr, self.labels = score_thr, labels
+
+    @torch.no_grad()
+    def predict(self, path: Union[str, Path]) -> Any:
+        """Return the host's data sample of an image file.
+
+        Raises:
+            ValueError: when its label is missing.
+        """
+        info = dict(img_path=str(path), img_id=0)
+        if self.labels:
+            info = self.labels.info(Path(path))
+        data = self.pipeline(info)
+        return self.model.test_step(pseudo_collate([data]))[0]
+
+    def draw(self, path: Union[str, Path]) -> Drawn:
+        """Draw input, ground truth if there are labels, and prediction.
+
+        Raises:
+            ValueError: when the file is not a readable image, or its label
+                is missing or of another size.
+        """
+        image = read_image(path)
+        sample = self.predict(path)
+        options = {}
+        if 'pred_instances' in sample:
+            options['pred_score_thr'] = self.score_thr
+        if not self.labels:
+            paint = self.painter.panel
+            result = paint(image, sample, draw_gt=False, **options)
+            return Drawn({'input': image, 'prediction': result})
+        return self._compare(image, sample, options)
+
+    def _compare(self, image: np.ndarray, sample: Any, options: Dict) -> Drawn:
+        score = self.labels.add(sample)
+        if 'pred_sem_seg' in sample:
+            # Names in the picture hide small objects; the legend has them.
+            options['with_labels'] = False
+        truth = dict(options, draw_pred=False)
+        result = dict(options, draw_gt=False)
+        panels = {
+            'input': image,
+            'ground truth': self.painter.panel(
+                image, plain_truth(sample), **truth
+            ),
+            'prediction': self.painter.panel(image, sample, **result),
+        }
+        return Drawn(panels, score, self.labels.legend(score))
+
+
+def _reads_labels(step: Dict) -> bool:
+    return bare_type(step) == 'LoadAnnotations'

@@ -10,6 +10,7 @@ from typing import Iterator, List, NamedTuple
 
 import pytest
 from runs import ROOT, succeed
+from tables import TABLES
 
 FOLDERS = ('configs', 'mmconvnext', 'tests', 'tools')
 READMES = [ROOT / folder / 'README.md' for folder in ('.', *FOLDERS)]
@@ -91,6 +92,12 @@ def expand(pattern: str) -> List[str]:
 
 def test_the_first_readme_is_short() -> None:
     assert len(text_of(ROOT / 'README.md').splitlines()) <= 200
+
+
+@pytest.mark.parametrize('name', TABLES)
+def test_tables_are_those_of_their_sources(name: str) -> None:
+    table = TABLES[name]
+    assert table.current() == table.text(), 'run: python tests/tables.py'
 
 
 def test_the_commands_are_found() -> None:

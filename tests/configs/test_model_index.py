@@ -1,8 +1,8 @@
-"""The model index, the configs and the table of recipes say the same."""
+"""The model index agrees with the configs and the tools."""
 
 import pytest
 from mmengine.config import Config
-from recipes import INDEX, METAFILES, MODELS, README, ROOT, table
+from tables import INDEX, METAFILES, MODELS, ROOT
 
 from mmconvnext.analysis.complexity import complexity, default_shape
 
@@ -61,10 +61,6 @@ def test_metadata_is_that_of_the_config(model: dict) -> None:
     source = data['Published Source']
     assert (source in head) if numbers else (source == 'none')
     assert numbers or 'Published: nothing' in head
-
-
-def test_the_table_in_the_readme_is_that_of_the_metafiles() -> None:
-    assert table() in README.read_text('utf-8'), 'run: python tests/recipes.py'
 
 
 @pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])

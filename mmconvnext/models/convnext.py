@@ -29,6 +29,7 @@ from .. import checkpoint as checkpoints
 from .. import ops
 from ..archs import ARCHS, STRIDES, get_arch  # noqa: F401 (public here too)
 from ..registry import MODELS
+from . import unread
 from .cuda_graphs import GraphCache, why_not
 from .layers import GRN, DepthwiseConv2d, LayerNorm2d, to_nchw, to_nhwc
 
@@ -292,7 +293,7 @@ class _Backbone(BaseModule):
     def _features(
         self, x: Tensor, pages: Optional[Patches] = None
     ) -> Tuple[Tensor, ...]:
-        maps = {}
+        maps, norms = {}, {}
         for i, (down, stage) in enumerate(
             zip(self.downsample_layers, self.stages)
         ):
@@ -300,7 +301,10 @@ class _Backbone(BaseModule):
             for block in stage:
                 x = self._run(block, x, pages)
             if i in self.out_indices:
-                maps[i] = getattr(self, f'norm{i}')(x).contiguous()
+                norms[i] = getattr(self, f'norm{i}')
+                maps[i] = norms[i](x).contiguous()
+        if unread.needs_joining(self):
+            maps = unread.join(maps, norms, x)
         return tuple(maps[i] for i in self.out_indices)
 
     def _run(

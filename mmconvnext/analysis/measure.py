@@ -223,7 +223,7 @@ def features(
     block: nn.Module,
     where: str,
     x: Tensor,
-    pages: Any = None,
+    patches: Any = None,
     output: Optional[Tensor] = None,
 ) -> Iterator[Tensor]:
     """Compute the maps inside a block again, to measure them.
@@ -234,14 +234,14 @@ def features(
     Args:
         block: has the parts of a ConvNeXt block, and GRN or not.
         where: a key of ``WHERE``.
-        x: input of the block, ``(N, C, H, W)``, or with ``pages``
+        x: input of the block, ``(N, C, H, W)``, or with ``patches``
             ``(P, C, p, p)``.
-        pages: where visible patches are, as
+        patches: where visible patches are, as
             :class:`mmconvnext.pretrain.visible_patches.VisiblePatches`.
         output: of the block, of the shape of its input.
 
     Yields:
-        ``(n, H, W, C or 4C)`` of images, ``(1, L, 1, ...)`` with pages: L
+        ``(n, H, W, C or 4C)`` of images, ``(1, L, 1, ...)`` with patches: L
         visible positions of one image.
     """
     # Autocast would cache casts made without gradients and use them in the
@@ -250,16 +250,18 @@ def features(
         if where == 'block':
             maps = to_nhwc(output)
         else:
-            maps = _expansion(block, where, x, pages)
-        if pages is None:
+            maps = _expansion(block, where, x, patches)
+        if patches is None:
             yield maps
             return
-        counts = pages.image.unique_consecutive(return_counts=True)[1]
+        counts = patches.image.unique_consecutive(return_counts=True)[1]
         for part in maps.split(counts.tolist()):
             yield part.reshape(1, -1, 1, part.size(-1))
 
 
-def _expansion(block: nn.Module, where: str, x: Tensor, pages: Any) -> Tensor:
+def _expansion(
+    block: nn.Module, where: str, x: Tensor, patches: Any
+) -> Tensor:
     x = x.to(block.dwconv.weight.dtype)
     grn = getattr(block, 'grn', None) if where == 'grn' else None
 
@@ -267,10 +269,10 @@ def _expansion(block: nn.Module, where: str, x: Tensor, pages: Any) -> Tensor:
         y = F.gelu(block.pwconv1(block.norm(x)))
         return y if grn is None else grn(y)
 
-    if pages is None:
+    if patches is None:
         return expand(to_nhwc(block.dwconv(x)))
-    groups = pages.group(to_nhwc(pages.convolve(block.dwconv, x)))
-    return pages.ungroup([expand(group) for group in groups])
+    groups = patches.group(to_nhwc(patches.convolve(block.dwconv, x)))
+    return patches.ungroup([expand(group) for group in groups])
 
 
 def attach(
@@ -286,7 +288,7 @@ def attach(
 
     def hook_of(name: str) -> Callable:
         def hook(block: nn.Module, args: tuple, kwargs: dict, output: Tensor):
-            given = dict(zip(('x', 'pages'), args), **kwargs)
+            given = dict(zip(('x', 'patches'), args), **kwargs)
             see(name, features(block, where, output=output, **given))
 
         return hook

@@ -1,4 +1,4 @@
-"""ConvNeXt V1 and V2 as multi-scale backbones: one family in one file.
+"""ConvNeXt V1 and V2 as multi-scale backbones.
 
 V1: A ConvNet for the 2020s, arXiv 2201.03545. V2: ConvNeXt V2: Co-designing
 and Scaling ConvNets with Masked Autoencoders, arXiv 2301.00808. Parameter
@@ -7,8 +7,10 @@ names are those of the authors' code.
 
 from __future__ import annotations
 
+import math
 import types
 from typing import (
+    Any,
     Callable,
     Dict,
     List,
@@ -31,7 +33,14 @@ from ..archs import ARCHS, STRIDES, get_arch  # noqa: F401 (public here too)
 from ..registry import MODELS
 from . import unread
 from .cuda_graphs import GraphCache, why_not
-from .layers import GRN, DepthwiseConv2d, LayerNorm2d, to_nchw, to_nhwc
+from .layers import (
+    GRN,
+    DepthwiseConv2d,
+    LayerNorm2d,
+    SameConv2d,
+    to_nchw,
+    to_nhwc,
+)
 
 CHECKPOINTING = (False, True, 'hidden')
 InitCfg = Optional[Union[dict, List[dict]]]
@@ -58,7 +67,10 @@ def _resolve_out_indices(out_indices: Sequence[int]) -> Tuple[int, ...]:
 
 
 class Patches(Protocol):
-    """What a block asks of visible patches; pre-training implements it."""
+    """The visible patches of masked images, as a block needs them.
+
+    Pre-training implements it.
+    """
 
     def convolve(self, conv: nn.Conv2d, x: Tensor) -> Tensor:
         """Convolve patches as parts of their images, zero where hidden."""
@@ -78,10 +90,11 @@ class ConvNeXtBlock(nn.Module):
     Args:
         dim: number of channels C.
         drop_path: probability to drop the branch of a sample in training.
-        layer_scale_init_value: V1's layer scale; None builds a V2 block,
-            which has GRN instead.
+        layer_scale_init_value: V1's layer scale, 0 for a V1 block without
+            one; None builds a V2 block, which has GRN instead.
         eps: of the layer norm.
         recompute: compute the hidden map again in the backward pass.
+        dilation: of the depthwise convolution.
     """
 
     def __init__(
@@ -91,10 +104,11 @@ class ConvNeXtBlock(nn.Module):
         layer_scale_init_value: Optional[float] = None,
         eps: float = 1e-6,
         recompute: bool = False,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
         self.drop_path, self.recompute = drop_path, recompute
-        self.dwconv = DepthwiseConv2d(dim)
+        self.dwconv = DepthwiseConv2d(dim, dilation=dilation)
         self.norm = nn.LayerNorm(dim, eps=eps)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.pwconv2 = nn.Linear(4 * dim, dim)
@@ -102,26 +116,26 @@ class ConvNeXtBlock(nn.Module):
         self.gamma: Optional[nn.Parameter] = None
         if layer_scale_init_value is None:
             self.grn = GRN(4 * dim)
-        else:
+        elif layer_scale_init_value:
             scale = torch.full((dim,), float(layer_scale_init_value))
             self.gamma = nn.Parameter(scale)
 
-    def forward(self, x: Tensor, pages: Optional[Patches] = None) -> Tensor:
+    def forward(self, x: Tensor, patches: Optional[Patches] = None) -> Tensor:
         """Compute the block on maps, or on the visible patches of maps.
 
         Args:
-            x: ``(N, C, H, W)``, or with ``pages`` ``(P, C, p, p)``.
-            pages: where the P patches lie; what is hidden counts as zero
-                in the convolution and not at all in GRN.
+            x: ``(N, C, H, W)``, or with ``patches`` ``(P, C, p, p)``.
+            patches: where the P patches lie; hidden positions are zero to
+                the convolution and do not count in GRN.
         """
-        if pages is None:
+        if patches is None:
             weights, eps = self.dwconv.affine, self.norm.eps
-            x = to_nhwc(x)
-            y, moments = ops.depthwise_conv_moments(x, *weights, eps)
+            x, dilation = to_nhwc(x), self.dwconv.dilation[0]
+            y, moments = ops.depthwise_conv_moments(x, *weights, eps, dilation)
             return to_nchw(self._mlp(y, x, moments))
-        y = pages.group(to_nhwc(pages.convolve(self.dwconv, x)))
-        groups = zip(y, pages.group(to_nhwc(x)))
-        return to_nchw(pages.ungroup([self._mlp(*pair) for pair in groups]))
+        y = patches.group(to_nhwc(patches.convolve(self.dwconv, x)))
+        groups = zip(y, patches.group(to_nhwc(x)))
+        return to_nchw(patches.ungroup([self._mlp(*pair) for pair in groups]))
 
     def _mlp(
         self, x: Tensor, residual: Tensor, moments: Optional[Tensor] = None
@@ -167,7 +181,7 @@ def _with_own_code(function: Callable) -> Callable:
 
 
 class _Backbone(BaseModule):
-    """What both versions share; the layer scale, or None, tells them apart."""
+    """Both versions; V2 has no layer scale (None), and GRN instead."""
 
     version: int
 
@@ -177,14 +191,22 @@ class _Backbone(BaseModule):
         arch: Union[str, Mapping],
         in_channels: int,
         out_indices: Sequence[int],
+        output_stride: int,
         drop_path_rate: float,
         layer_scale_init_value: Optional[float],
         frozen_stages: int,
         with_cp: Union[bool, str],
         compile_backbone: bool,
         cuda_graphs: bool,
+        pretrained: None,
         init_cfg: InitCfg,
     ) -> None:
+        if pretrained is not None:
+            raise ValueError(
+                f'pretrained={pretrained!r}: weights are given as init_cfg='
+                f"dict(type='Pretrained', checkpoint=...); pretrained must be "
+                f'None'
+            )
         super().__init__(init_cfg=init_cfg)
         self.compile_backbone = compile_backbone
         self._compiled: Dict[int, Callable] = {}
@@ -195,32 +217,36 @@ class _Backbone(BaseModule):
         self.in_channels, self.with_cp = in_channels, with_cp
         self.out_indices = _resolve_out_indices(out_indices)
         self.out_channels = tuple(self.dims[i] for i in self.out_indices)
-        self.out_strides = tuple(STRIDES[i] for i in self.out_indices)
+        self.output_stride = _check_one_of(
+            'output_stride', output_stride, STRIDES[1:]
+        )
+        strides = [min(stride, output_stride) for stride in STRIDES]
+        self.out_strides = tuple(strides[i] for i in self.out_indices)
         self.drop_path_rate = _check_range(
             'drop_path_rate', drop_path_rate, 0, 1
         )
         self.frozen_stages = _check_range(
             'frozen_stages', frozen_stages, -1, len(STRIDES) + 1
         )
-        if with_cp not in CHECKPOINTING:
-            raise ValueError(
-                f'with_cp must be one of {CHECKPOINTING}, got {with_cp!r}'
-            )
+        _check_one_of('with_cp', with_cp, CHECKPOINTING)
         self._build(layer_scale_init_value, row.eps)
         self.reset_parameters()
         self._freeze()
 
     def _build(self, layer_scale: Optional[float], eps: float) -> None:
-        # Stages behind the last one asked for would only cost time, and
-        # parameters without gradient stop DistributedDataParallel.
+        # Stages after the last one in out_indices would only cost time.
         num_stages = max(self.out_indices) + 1
         rates = torch.linspace(
             0, self.drop_path_rate, sum(self.depths), device='cpu'
         )
         rates = [r.tolist() for r in rates.split(self.depths)]
         widths = (self.in_channels, *self.dims)
+        # What a stage does not stride, its convolutions are dilated by.
+        dilations = [
+            max(1, stride // self.output_stride) for stride in STRIDES
+        ]
         self.downsample_layers = nn.ModuleList(
-            _downsample(i, widths[i], widths[i + 1], eps)
+            _downsample(i, widths[i], widths[i + 1], eps, dilations[i])
             for i in range(num_stages)
         )
         self.stages = nn.ModuleList(
@@ -232,6 +258,7 @@ class _Backbone(BaseModule):
                         layer_scale,
                         eps,
                         recompute=self.with_cp == 'hidden',
+                        dilation=dilations[i],
                     )
                     for rate in rates[i]
                 )
@@ -267,17 +294,18 @@ class _Backbone(BaseModule):
             self.init_cfg = given
 
     def forward(
-        self, x: Tensor, pages: Optional[Patches] = None
+        self, x: Tensor, patches: Optional[Patches] = None
     ) -> Tuple[Tensor, ...]:
         """Compute the normalised maps of the stages in ``out_indices``.
 
         Args:
             x: ``(N, in_channels, H, W)``, H and W at least 32.
-            pages: for a batch of patches instead of images; x is then
+            patches: for a batch of patches instead of images; x is then
                 ``(P, in_channels, 32, 32)``.
 
         Returns:
-            One ``(N, dims[i], H // s, W // s)`` per index, s = 4, 8, 16, 32.
+            One ``(N, dims[i], H // s, W // s)`` per index, s being its
+            stride in ``out_strides``.
 
         Raises:
             ValueError: for another shape.
@@ -285,13 +313,13 @@ class _Backbone(BaseModule):
                 on a GPU.
         """
         self._check_input(x)
-        if self.cuda_graphs and pages is None and why_not(self, x) is None:
+        if self.cuda_graphs and patches is None and why_not(self, x) is None:
             options = (self.out_indices, self.compile_backbone)
             return self._graphs(self, self._features, x, options)
-        return self._features(x, pages)
+        return self._features(x, patches)
 
     def _features(
-        self, x: Tensor, pages: Optional[Patches] = None
+        self, x: Tensor, patches: Optional[Patches] = None
     ) -> Tuple[Tensor, ...]:
         maps, norms = {}, {}
         for i, (down, stage) in enumerate(
@@ -299,7 +327,7 @@ class _Backbone(BaseModule):
         ):
             x = down(x)
             for block in stage:
-                x = self._run(block, x, pages)
+                x = self._run(block, x, patches)
             if i in self.out_indices:
                 norms[i] = getattr(self, f'norm{i}')
                 maps[i] = norms[i](x).contiguous()
@@ -308,12 +336,12 @@ class _Backbone(BaseModule):
         return tuple(maps[i] for i in self.out_indices)
 
     def _run(
-        self, block: ConvNeXtBlock, x: Tensor, pages: Optional[Patches]
+        self, block: ConvNeXtBlock, x: Tensor, patches: Optional[Patches]
     ) -> Tensor:
         run = self._compiled_block(block) if self.compile_backbone else block
         if self.with_cp is True and torch.is_grad_enabled():
-            return checkpoint(run, x, pages, use_reentrant=False)
-        return run(x, pages)
+            return checkpoint(run, x, patches, use_reentrant=False)
+        return run(x, patches)
 
     def _compiled_block(self, block: ConvNeXtBlock) -> Callable:
         if id(block) not in self._compiled:
@@ -362,13 +390,23 @@ def _check_range(name: str, value: float, low: float, high: float) -> float:
     return value
 
 
+def _check_one_of(name: str, value: Any, allowed: Sequence) -> Any:
+    if value not in allowed:
+        raise ValueError(f'{name} must be one of {allowed}, got {value!r}')
+    return value
+
+
 def _downsample(
-    index: int, in_dim: int, out_dim: int, eps: float
+    index: int, in_dim: int, out_dim: int, eps: float, dilation: int
 ) -> nn.Sequential:
     if index == 0:
         conv = nn.Conv2d(in_dim, out_dim, 4, stride=4)
         return nn.Sequential(conv, LayerNorm2d(out_dim, eps))
-    conv = nn.Conv2d(in_dim, out_dim, 2, stride=2)
+    if dilation > 1:
+        # Dilated by the stage before it, whose map it reads.
+        conv = SameConv2d(in_dim, out_dim, dilation // 2)
+    else:
+        conv = nn.Conv2d(in_dim, out_dim, 2, stride=2)
     return nn.Sequential(LayerNorm2d(in_dim, eps), conv)
 
 
@@ -381,11 +419,16 @@ class ConvNeXt(_Backbone):
             ``dict(depths=[...], dims=[...])`` with four numbers each.
         in_channels: number of input channels.
         out_indices: stages to return, 0 to 3 or negative, no repeats. Each
-            has a layer norm of its own, ``norm{i}``.
+            has a layer norm of its own, ``norm{i}``. A host may leave any
+            of them unread, also in distributed training.
+        output_stride: 32, 16 or 8, the largest stride of a map. Later stages
+            are dilated instead of strided, as timm does it; the weights are
+            the same. For DeepLab-like heads.
         drop_path_rate: drop path probability of the last block; the blocks
             before it rise to it linearly from 0.
         layer_scale_init_value: initial layer scale. 1e-6 for training from
-            scratch; the published dense-prediction recipes use 1.0.
+            scratch; the published dense-prediction recipes use 1.0; 0 builds
+            none, as in the authors' code.
         frozen_stages: -1 none, 0 the stem, k the stem and the first k
             stages: no gradient, always in eval mode. The output norms,
             which no pre-trained weights contain, stay trainable.
@@ -396,6 +439,8 @@ class ConvNeXt(_Backbone):
         cuda_graphs: in inference on a GPU, replay a CUDA graph where an
             image size comes again. Training and the calls that
             :func:`.cuda_graphs.why_not` names run as usual.
+        pretrained: None, which MMSegmentation passes to any backbone.
+            Weights go into ``init_cfg``.
         init_cfg: mmengine's initialisation config; ``type='Pretrained'``
             takes ``checkpoint`` and what :func:`mmconvnext.checkpoint.load`
             takes.
@@ -409,26 +454,33 @@ class ConvNeXt(_Backbone):
     def __init__(
         self,
         arch: Union[str, Mapping] = 'tiny',
+        *,
         in_channels: int = 3,
         out_indices: Sequence[int] = (0, 1, 2, 3),
+        output_stride: int = 32,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float = 1e-6,
         frozen_stages: int = -1,
         with_cp: Union[bool, str] = False,
         compile_backbone: bool = False,
         cuda_graphs: bool = False,
+        pretrained: None = None,
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(
             arch=arch,
             in_channels=in_channels,
             out_indices=out_indices,
+            output_stride=output_stride,
             drop_path_rate=drop_path_rate,
-            layer_scale_init_value=float(layer_scale_init_value),
+            layer_scale_init_value=_check_range(
+                'layer_scale_init_value', layer_scale_init_value, 0, math.inf
+            ),
             frozen_stages=frozen_stages,
             with_cp=with_cp,
             compile_backbone=compile_backbone,
             cuda_graphs=cuda_graphs,
+            pretrained=pretrained,
             init_cfg=init_cfg,
         )
 
@@ -445,24 +497,29 @@ class ConvNeXtV2(_Backbone):
     def __init__(
         self,
         arch: Union[str, Mapping] = 'tiny',
+        *,
         in_channels: int = 3,
         out_indices: Sequence[int] = (0, 1, 2, 3),
+        output_stride: int = 32,
         drop_path_rate: float = 0.0,
         frozen_stages: int = -1,
         with_cp: Union[bool, str] = False,
         compile_backbone: bool = False,
         cuda_graphs: bool = False,
+        pretrained: None = None,
         init_cfg: InitCfg = None,
     ) -> None:
         super().__init__(
             arch=arch,
             in_channels=in_channels,
             out_indices=out_indices,
+            output_stride=output_stride,
             drop_path_rate=drop_path_rate,
             layer_scale_init_value=None,
             frozen_stages=frozen_stages,
             with_cp=with_cp,
             compile_backbone=compile_backbone,
             cuda_graphs=cuda_graphs,
+            pretrained=pretrained,
             init_cfg=init_cfg,
         )

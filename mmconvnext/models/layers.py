@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Tuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
@@ -35,6 +36,24 @@ class LayerNorm2d(nn.LayerNorm):
         return to_nchw(ops.layer_norm(to_nhwc(x), affine, self.eps))
 
 
+class SameConv2d(nn.Conv2d):
+    """2x2 convolution of stride 1 that keeps the size of ``(N, C, H, W)``.
+
+    What a 2x2 convolution of stride 2 becomes where a stage is dilated
+    instead (``output_stride``). An even kernel has no middle: with dilation
+    1 the padding lies on the right and below, so that the output at (2y, 2x)
+    is the one that stride 2 has at (y, x).
+    """
+
+    def __init__(self, in_dim: int, out_dim: int, dilation: int) -> None:
+        super().__init__(in_dim, out_dim, 2, dilation=dilation)
+        before, after = dilation // 2, dilation - dilation // 2
+        self.pads = (before, after, before, after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(F.pad(x, self.pads))
+
+
 class DepthwiseConv2d(nn.Conv2d):
     """7x7 depthwise convolution that keeps the size of ``(N, C, H, W)``.
 
@@ -42,12 +61,15 @@ class DepthwiseConv2d(nn.Conv2d):
     differ.
     """
 
-    def __init__(self, num_channels: int, size: int = 7) -> None:
+    def __init__(
+        self, num_channels: int, size: int = 7, dilation: int = 1
+    ) -> None:
         super().__init__(
             num_channels,
             num_channels,
             size,
-            padding=size // 2,
+            padding=dilation * (size // 2),
+            dilation=dilation,
             groups=num_channels,
         )
         self.to(memory_format=torch.channels_last)
@@ -57,7 +79,7 @@ class DepthwiseConv2d(nn.Conv2d):
         return self.weight, self.bias
 
     def forward(self, x: Tensor) -> Tensor:
-        y = ops.depthwise_conv(to_nhwc(x), *self.affine)
+        y = ops.depthwise_conv(to_nhwc(x), *self.affine, self.dilation[0])
         return to_nchw(y)
 
 

@@ -41,6 +41,7 @@ class Call(NamedTuple):
     dtype: torch.dtype
     shape: Tuple[int, ...]
     training: bool
+    dilation: int = 1
 
 
 class Choice(NamedTuple):
@@ -222,6 +223,8 @@ def decide(call: Call) -> Choice:
     reason = _plain_reason()
     if reason is not None:
         return Choice('reference', reason)
+    if call.dilation > 1:
+        return Choice('reference', 'no other path dilates a convolution')
     if _forced != 'auto':
         return Choice(_forced, f'forced, by ops.use or {VARIABLE}')
     for rule in RULES[call.op]:
@@ -230,7 +233,12 @@ def decide(call: Call) -> Choice:
     raise AssertionError(call)
 
 
-def path_of(op: str, x: Tensor, tensors: Sequence[Optional[Tensor]]) -> str:
+def path_of(
+    op: str,
+    x: Tensor,
+    tensors: Sequence[Optional[Tensor]],
+    dilation: int = 1,
+) -> str:
     """Choose a path for a call with these tensors, ``x`` first of all."""
     if not is_compiling() and type(x) not in (Tensor, nn.Parameter):
         return 'reference'
@@ -238,7 +246,8 @@ def path_of(op: str, x: Tensor, tensors: Sequence[Optional[Tensor]]) -> str:
         t is not None and t.requires_grad for t in tensors
     )
     dtype = compute_dtype(x)
-    return decide(Call(op, x.device.type, dtype, x.shape, training)).path
+    call = Call(op, x.device.type, dtype, x.shape, training, dilation)
+    return decide(call).path
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -261,6 +270,7 @@ def explain(
     dtype: torch.dtype = torch.float32,
     device: Union[str, torch.device] = 'cpu',
     training: bool = True,
+    dilation: int = 1,
 ) -> str:
     """Print, and return, which path each op would take here and now, and why.
 
@@ -269,12 +279,14 @@ def explain(
         dtype: of the products: autocast's, under autocast.
         device: where the map lies.
         training: whether gradients are asked for.
+        dilation: of the depthwise convolution.
     """
     kind = torch.device(device).type
     mode = 'training' if training else 'inference'
     lines = [f'{tuple(shape)} {dtype} on {kind}, {mode}']
     for op in OPS:
-        choice = decide(Call(op, kind, dtype, tuple(shape), training))
+        wide = dilation if op == 'depthwise_conv' else 1
+        choice = decide(Call(op, kind, dtype, tuple(shape), training, wide))
         lines.append(f'{op:15} {choice.path:10} {choice.reason}')
     for path in PATHS[1:]:
         lines.append(f'{path:10} {absent(path) or "can run here"}')

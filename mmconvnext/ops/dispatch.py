@@ -23,10 +23,13 @@ def _backend() -> ModuleType:
 
 
 def depthwise_conv(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor] = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor] = None,
+    dilation: int = 1,
 ) -> Tensor:
     """See :func:`reference.depthwise_conv`."""
-    return depthwise_conv_moments(x, weight, bias)[0]
+    return depthwise_conv_moments(x, weight, bias, dilation=dilation)[0]
 
 
 def depthwise_conv_moments(
@@ -34,6 +37,7 @@ def depthwise_conv_moments(
     weight: Tensor,
     bias: Optional[Tensor] = None,
     eps: Optional[float] = None,
+    dilation: int = 1,
 ) -> Tuple[Tensor, Optional[Tensor]]:
     """The same, and what :func:`convnext_mlp` can use of its result.
 
@@ -44,9 +48,9 @@ def depthwise_conv_moments(
         The map, and from a path that has them at hand the means and
         reciprocal deviations of its rows, ``(2, N H W)`` in float32.
     """
-    path = path_of('depthwise_conv', x, (x, weight, bias))
+    path = path_of('depthwise_conv', x, (x, weight, bias), dilation)
     if path == 'reference':
-        return reference.depthwise_conv(x, weight, bias), None
+        return reference.depthwise_conv(x, weight, bias, dilation), None
     dtype = compute_dtype(x)
     bias = None if bias is None else bias.to(dtype)
     given = x.to(dtype), weight.to(dtype), bias

@@ -51,7 +51,10 @@ def grn(x: Tensor, affine: Affine, eps: float = 1e-6) -> Tensor:
 
 
 def depthwise_conv(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor] = None
+    x: Tensor,
+    weight: Tensor,
+    bias: Optional[Tensor] = None,
+    dilation: int = 1,
 ) -> Tensor:
     """Convolve each channel by itself; the map keeps its size.
 
@@ -59,12 +62,14 @@ def depthwise_conv(
         x: ``(N, H, W, C)``.
         weight: ``(C, 1, k, k)``, k odd.
         bias: ``(C,)``.
+        dilation: distance of the positions that the kernel reads.
     """
     y = F.conv2d(
         x.permute(0, 3, 1, 2),
         weight,
         bias,
-        padding=weight.size(-1) // 2,
+        padding=dilation * (weight.size(-1) // 2),
+        dilation=dilation,
         groups=weight.size(0),
     )
     return y.permute(0, 2, 3, 1)

@@ -123,6 +123,12 @@ class FCMAE(BaseModel):
             raise ValueError(
                 f'out_indices must contain 3, got {self.backbone.out_indices}'
             )
+        if self.backbone.output_stride != CELL:
+            raise ValueError(
+                f'pre-training needs output_stride={CELL}: a mask hides whole '
+                f'windows of strided convolutions; got '
+                f'{self.backbone.output_stride}'
+            )
         if self.grn_scope == 'batch' and self.backbone.drop_path_rate:
             raise ValueError(
                 "grn_scope='batch' makes one sample of the batch, drop path "
@@ -231,11 +237,11 @@ class FCMAE(BaseModel):
                 hides all.
         """
         self._check_mask(images, mask)
-        pages = VisiblePatches(mask, self.grn_scope)
-        return pages.scatter(self._encode(images, pages))
+        patches = VisiblePatches(mask, self.grn_scope)
+        return patches.scatter(self._encode(images, patches))
 
-    def _encode(self, images: Tensor, pages: VisiblePatches) -> Tensor:
-        maps = self.backbone(pages.gather(images), pages)
+    def _encode(self, images: Tensor, patches: VisiblePatches) -> Tensor:
+        maps = self.backbone(patches.gather(images), patches)
         return maps[self.backbone.out_indices.index(3)]
 
     def decode(self, images: Tensor, mask: Tensor) -> Tensor:
@@ -245,8 +251,8 @@ class FCMAE(BaseModel):
             ``(N, decoder_dim, H / 32, W / 32)``.
         """
         self._check_mask(images, mask)
-        pages = VisiblePatches(mask, self.grn_scope)
-        x = pages.scatter(self.proj(self._encode(images, pages)))
+        patches = VisiblePatches(mask, self.grn_scope)
+        x = patches.scatter(self.proj(self._encode(images, patches)))
         hidden = self._cells(mask)[:, None]
         x = torch.where(hidden, self.mask_token.to(x.dtype), x)
         return self.decoder(x)

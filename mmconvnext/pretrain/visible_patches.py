@@ -1,4 +1,4 @@
-"""The visible patches of a batch of images, each a page of its own.
+"""The visible patches of a batch of images.
 
 A mask that is constant on 32 x 32 pixels hides whole windows of every stem
 and downsampling kernel. All that a ConvNeXt computes on what is visible is
@@ -104,34 +104,34 @@ class VisiblePatches:
         n, c, height, _ = maps.shape
         size = height // self.shape[1]
         rows = maps.permute(0, 2, 3, 1).reshape(-1, c)
-        pages = _Gather.apply(rows, self.index(size))
-        return pages.view(-1, size, size, c).permute(0, 3, 1, 2)
+        patches = _Gather.apply(rows, self.index(size))
+        return patches.view(-1, size, size, c).permute(0, 3, 1, 2)
 
-    def scatter(self, pages: Tensor) -> Tensor:
+    def scatter(self, patches: Tensor) -> Tensor:
         """Put ``(P, C, p, p)`` back into ``(N, C, h p, w p)`` of zeros."""
         n, height, width = self.shape
-        c, size = pages.shape[1:3]
-        rows = pages.permute(0, 2, 3, 1).reshape(-1, c)
+        c, size = patches.shape[1:3]
+        rows = patches.permute(0, 2, 3, 1).reshape(-1, c)
         total = n * height * width * size * size
         maps = _Scatter.apply(rows, self.index(size), total)
         maps = maps.view(n, height * size, width * size, c)
         return maps.permute(0, 3, 1, 2)
 
-    def convolve(self, conv: nn.Conv2d, pages: Tensor) -> Tensor:
+    def convolve(self, conv: nn.Conv2d, patches: Tensor) -> Tensor:
         """Convolve with stride 1 as in the whole map, hidden being zero.
 
         Args:
             conv: keeps the size of a map.
-            pages: ``(P, C, p, p)``.
+            patches: ``(P, C, p, p)``.
         """
-        return self.gather(conv(self.scatter(pages)))
+        return self.gather(conv(self.scatter(patches)))
 
-    def group(self, pages: Tensor) -> List[Tensor]:
+    def group(self, patches: Tensor) -> List[Tensor]:
         """View ``(P, p, p, C)`` as ``(n, L, 1, C)`` per group of images.
 
         GRN takes its statistics over L positions, for each of n.
         """
-        rows = pages.reshape(len(pages), -1, 1, pages.size(-1))
+        rows = patches.reshape(len(patches), -1, 1, patches.size(-1))
         parts = rows.split([n * size for n, size in self._groups])
         return [
             part.reshape(n, -1, 1, part.size(-1))
@@ -147,7 +147,7 @@ class VisiblePatches:
         return rows.view(-1, size, size, channels)
 
     def index(self, size: int) -> Tensor:
-        """Row of each position of each page in maps of p = ``size``."""
+        """Row of each position of each patch in maps of p = ``size``."""
         if size not in self._index:
             _, height, width = self.shape
             y, x = self.cell // width, self.cell % width

@@ -36,11 +36,11 @@ class Trained(BaseModel):
         self.masked = masked
 
     def forward(self, inputs: Tensor, mode: str = 'tensor') -> dict:
-        x, pages = torch.stack(tuple(inputs)), None
+        x, patches = torch.stack(tuple(inputs)), None
         if self.masked:
-            pages = VisiblePatches(torch.rand(len(x), 2, 2) < 0.5)
-            x = pages.gather(x)
-        out = self.backbone(x, pages)
+            patches = VisiblePatches(torch.rand(len(x), 2, 2) < 0.5)
+            x = patches.gather(x)
+        out = self.backbone(x, patches)
         return dict(loss=sum(o.square().mean() for o in out))
 
 

@@ -206,17 +206,17 @@ def test_recomputed_features_lead_to_the_output(
 @pytest.mark.parametrize('version', VERSIONS)
 @pytest.mark.parametrize('where', WHERE)
 @pytest.mark.parametrize('scope', ['sample', 'batch'])
-def test_pages_are_measured_image_by_image(
+def test_patches_are_measured_image_by_image(
     version: int, where: str, scope: str
 ) -> None:
     """Without a hidden patch, patches and whole maps give the same."""
     block = make(version).stages[0][0].eval()
     images = torch.randn(2 if scope == 'sample' else 1, 8, 16, 24)
     mask = torch.zeros(len(images), 2, 3, dtype=torch.bool)
-    pages = VisiblePatches(mask, scope)
-    cut = pages.gather(images)
+    patches = VisiblePatches(mask, scope)
+    cut = patches.gather(images)
     (whole,) = features(block, where, images, output=block(images))
-    parts = list(features(block, where, cut, pages, block(cut, pages)))
+    parts = list(features(block, where, cut, patches, block(cut, patches)))
     assert len(parts) == len(images)
     for image, part in zip(whole, parts):
         expected, found = measure(image[None]), measure(part)
@@ -227,9 +227,9 @@ def test_pages_are_measured_image_by_image(
 def test_hidden_patches_do_not_count() -> None:
     block = make(2).stages[0][0].eval()
     mask = torch.tensor([[[True, False]], [[False, False]], [[True, True]]])
-    pages = VisiblePatches(mask)
-    cut = pages.gather(torch.randn(3, 8, 8, 16))
-    parts = list(features(block, 'grn', cut, pages))
+    patches = VisiblePatches(mask)
+    cut = patches.gather(torch.randn(3, 8, 8, 16))
+    parts = list(features(block, 'grn', cut, patches))
     # An image without a visible patch has no features.
     assert sorted(part.shape[1] for part in parts) == [64, 128]
 

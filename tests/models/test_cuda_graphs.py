@@ -462,7 +462,7 @@ USUAL = {
     'gradients': differentiate,
     'training': train,
     'part in training': train_a_block,
-    'pages': see_patches,
+    'patches': see_patches,
     'hook': watch,
     'global hook': watch_all,
     'compile': compile_whole,

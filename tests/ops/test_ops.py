@@ -337,21 +337,21 @@ def test_operators_keep_their_promises() -> None:
 
 @pytest.mark.parametrize('scope', GRN_SCOPES)
 @pytest.mark.parametrize('even', [True, False])
-def test_pages(scope: str, even: bool) -> None:
+def test_patches(scope: str, even: bool) -> None:
     """Token groups of visible patches, as in pre-training."""
     mask = torch.rand(3, 4, 5) < 0.6
     if even:
         mask = mask[:1].repeat(3, 1, 1)
-    pages = VisiblePatches(mask, scope)
+    patches = VisiblePatches(mask, scope)
     model = ConvNeXtV2(MICRO)
     for param in model.parameters():
         nn.init.normal_(param, std=0.2)
-    x = torch.randn(len(pages), 3, 32, 32)
+    x = torch.randn(len(patches), 3, 32, 32)
     results = []
     for path in ('reference', 'fused'):
         model.zero_grad()
         with ops.use(path):
-            outs = model(x, pages)
+            outs = model(x, patches)
             sum(y.square().mean() for y in outs).backward()
         results.append([*outs, *(p.grad for p in model.parameters())])
     for found, plain in zip(*results[::-1]):

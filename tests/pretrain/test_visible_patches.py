@@ -30,28 +30,28 @@ def visible(size: int) -> torch.Tensor:
 
 @pytest.mark.parametrize('size', [1, 2, 3, 8])
 def test_scatter_undoes_gather_but_for_what_is_hidden(size: int):
-    pages = VisiblePatches(MASK)
+    patches = VisiblePatches(MASK)
     x = maps(size)
-    cut = pages.gather(x)
-    assert cut.shape == (len(pages), 5, size, size) == (5, 5, size, size)
-    assert torch.equal(pages.scatter(cut), x * visible(size))
+    cut = patches.gather(x)
+    assert cut.shape == (len(patches), 5, size, size) == (5, 5, size, size)
+    assert torch.equal(patches.scatter(cut), x * visible(size))
 
 
 def test_images_with_equally_many_patches_are_one_group():
-    pages = VisiblePatches(MASK)
-    cut = pages.gather(maps(2)).permute(0, 2, 3, 1)
-    groups = pages.group(cut)
+    patches = VisiblePatches(MASK)
+    cut = patches.gather(maps(2)).permute(0, 2, 3, 1)
+    groups = patches.group(cut)
     assert [tuple(g.shape) for g in groups] == [(1, 4, 1, 5), (2, 8, 1, 5)]
-    assert torch.equal(pages.ungroup(groups), cut)
+    assert torch.equal(patches.ungroup(groups), cut)
     (batch,) = VisiblePatches(MASK, 'batch').group(cut)
     assert batch.shape == (1, 20, 1, 5)
 
 
 def test_a_group_holds_the_positions_of_its_image():
-    pages = VisiblePatches(MASK)
+    patches = VisiblePatches(MASK)
     number = torch.arange(len(MASK), dtype=torch.float64)
     x = number.view(-1, 1, 1, 1).expand(-1, 1, 4, 6)
-    groups = pages.group(pages.gather(x).permute(0, 2, 3, 1))
+    groups = patches.group(patches.gather(x).permute(0, 2, 3, 1))
     found = [sorted(set(row.flatten().tolist())) for g in groups for row in g]
     assert found == [[1.0], [0.0], [2.0]]
 
@@ -59,22 +59,22 @@ def test_a_group_holds_the_positions_of_its_image():
 @pytest.mark.parametrize('size', [1, 2, 4])
 def test_convolution_sees_hidden_as_zero(size: int):
     conv = nn.Conv2d(5, 5, 7, padding=3, groups=5).double()
-    pages, x = VisiblePatches(MASK), maps(size)
-    found = pages.scatter(pages.convolve(conv, pages.gather(x)))
+    patches, x = VisiblePatches(MASK), maps(size)
+    found = patches.scatter(patches.convolve(conv, patches.gather(x)))
     seen = visible(size)
     torch.testing.assert_close(found, conv(x * seen) * seen)
 
 
 @pytest.mark.parametrize('what', ['gather', 'scatter', 'convolve'])
 def test_gradients_and_second_derivatives(what: str):
-    pages, size = VisiblePatches(MASK), 2
+    patches, size = VisiblePatches(MASK), 2
     x = maps(size, 2)
-    x = (x if what == 'gather' else pages.gather(x)).requires_grad_()
+    x = (x if what == 'gather' else patches.gather(x)).requires_grad_()
     conv = nn.Conv2d(2, 2, 7, padding=3, groups=2).double()
     run = {
-        'gather': pages.gather,
-        'scatter': pages.scatter,
-        'convolve': lambda x: pages.convolve(conv, x),
+        'gather': patches.gather,
+        'scatter': patches.scatter,
+        'convolve': lambda x: patches.convolve(conv, x),
     }[what]
     assert torch.autograd.gradcheck(lambda x: run(x).sin(), (x,))
     assert torch.autograd.gradgradcheck(lambda x: run(x).sin(), (x,))

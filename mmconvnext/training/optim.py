@@ -32,31 +32,57 @@ def default_num_layers(depths: Sequence[int]) -> int:
     return 3 + math.ceil(depths[2] / 3)
 
 
-def _layer_wise(
-    part: str, i: int, j: int, depths: Sequence[int], num_layers: int
-) -> int:
-    last = num_layers
-    if part == 'downsample_layers':
-        return (0, 2, 3, last)[i]
-    return (1, 2, 3 + j // 3, last)[i]
+class Place(NamedTuple):
+    """Where a parameter is, and in which backbone.
+
+    Args:
+        part: 'downsample_layers' or 'stages'.
+        stage: counts from 0.
+        block: in its stage, from 0; 0 for a downsampling layer.
+        depths: blocks of each stage.
+        layers: of the whole backbone.
+    """
+
+    part: str
+    stage: int
+    block: int
+    depths: Sequence[int]
+    layers: int
 
 
-def _stage_wise(
-    part: str, i: int, j: int, depths: Sequence[int], num_layers: int
-) -> int:
-    return 0 if part == 'downsample_layers' else i + 1
+def _layer_wise(at: Place) -> int:
+    if at.part == 'downsample_layers':
+        return (0, 2, 3, at.layers)[at.stage]
+    return (1, 2, 3 + at.block // 3, at.layers)[at.stage]
 
 
-def _single(
-    part: str, i: int, j: int, depths: Sequence[int], num_layers: int
-) -> int:
-    return sum(depths[:i]) + 1 + (j if part == 'stages' else 0)
+def _stage_wise(at: Place) -> int:
+    return 0 if at.part == 'downsample_layers' else at.stage + 1
 
 
-RULES: Dict[str, Callable[..., int]] = {
-    'layer_wise': _layer_wise,
-    'stage_wise': _stage_wise,
-    'single': _single,
+def _single(at: Place) -> int:
+    block = at.block if at.part == 'stages' else 0
+    return sum(at.depths[: at.stage]) + 1 + block
+
+
+class Rule(NamedTuple):
+    """One way to divide a backbone into layers.
+
+    Args:
+        layer: of a place, from 0; the head is one past the last.
+        layers: how many there are, by the depths of the stages.
+        fixed: whether the option ``num_layers`` has no effect.
+    """
+
+    layer: Callable[[Place], int]
+    layers: Callable[[Sequence[int]], int] = default_num_layers
+    fixed: bool = False
+
+
+RULES: Dict[str, Rule] = {
+    'layer_wise': Rule(_layer_wise),
+    'stage_wise': Rule(_stage_wise),
+    'single': Rule(_single, sum, fixed=True),
 }
 OUTPUT_NORMS = ('head', 'stage')
 
@@ -83,17 +109,16 @@ def get_layer_id(
         output_norms: 'head' puts ``norm{i}`` into the head's layer, as the
             hosts do, 'stage' into the layer of the stage's last block.
     """
-    num_layers = num_layers or default_num_layers(depths)
-    head = sum(depths) if decay_type == 'single' else num_layers
+    rule = RULES[decay_type]
+    layers = num_layers if num_layers and not rule.fixed else 0
+    layers = layers or rule.layers(depths)
     match = PART.match(name)
     if match is None or (match[1] == 'norm' and output_norms == 'head'):
-        return head + 1, head + 1
-    part, stage = match[1], int(match[2])
-    block = int(match[3] or 0)
+        return layers + 1, layers + 1
+    part, stage, block = match[1], int(match[2]), int(match[3] or 0)
     if part == 'norm':
         part, block = 'stages', depths[stage] - 1
-    layer = RULES[decay_type](part, stage, block, depths, num_layers)
-    return layer, head + 1
+    return rule.layer(Place(part, stage, block, depths, layers)), layers + 1
 
 
 def decays(name: str, ndim: int) -> bool:

@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from collections import Counter
+from typing import (
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from mmengine.logging import print_log
 from mmengine.optim import DefaultOptimWrapperConstructor
@@ -154,8 +165,9 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     - ``custom_keys``: as in mmengine; ``lr_mult`` and ``decay_mult`` multiply
       what the rules give, so they never turn decay on where it is off.
 
-    The head's group comes first, so the learning rate that mmengine prints is
-    the head's, the one in the config.
+    A group of the head comes first, one at the config's rate if there is
+    one: mmengine logs the learning rate of the first group. The names of
+    groups are unique.
 
     Raises:
         ValueError: for an unknown option or value, or a model without a
@@ -207,16 +219,24 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if param.requires_grad:
                 group = self._group(name, param, backbones)
                 groups.setdefault(group, []).append((name, param))
-        for group in sorted(groups):
-            params.append(self._param_group(group, groups[group]))
+        outside = {
+            group: any(_prefix(n, backbones) is None for n, _ in members)
+            for group, members in groups.items()
+        }
+        names: Counter = Counter()
+        for group in sorted(groups, key=lambda g: _log_order(g, outside[g])):
+            found = self._param_group(group, groups[group])
+            name = found['group_name']
+            names[name] += 1
+            if names[name] > 1:
+                found['group_name'] = f'{name}_{names[name]}'
+            params.append(found)
         print_log(format_groups(params), 'current')
 
     def _group(
         self, name: str, param: nn.Parameter, backbones: Dict[str, tuple]
     ) -> Group:
-        prefix = max(
-            (p for p in backbones if name.startswith(p)), key=len, default=None
-        )
+        prefix = _prefix(name, backbones)
         layer, below_head, scale = 'head', 0, 1.0
         if prefix is not None:
             layer, head = get_layer_id(
@@ -255,6 +275,22 @@ class LayerDecayOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             lr=self.base_lr * group.lr_scale,
             weight_decay=(self.base_wd or 0.0) * group.wd_scale,
         )
+
+
+def _prefix(name: str, backbones: Iterable[str]) -> Optional[str]:
+    """Find the prefix of the backbone that a parameter is in, if any."""
+    return max(
+        (p for p in backbones if name.startswith(p)), key=len, default=None
+    )
+
+
+def _log_order(group: Group, outside: bool) -> tuple:
+    """Put the group first whose rate mmengine logs: the head's.
+
+    Output norms are in the head's layer, but ``custom_keys`` may scale them
+    with their backbone, and parts of the head by themselves.
+    """
+    return group.below_head, not outside, group.lr_scale != 1, group
 
 
 def find_backbones(module: nn.Module) -> Iterator[Tuple[str, Sequence[int]]]:

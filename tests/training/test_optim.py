@@ -208,6 +208,59 @@ def test_first_group_is_the_head() -> None:
     assert 'decode_head.0.bias' in first['param_names']
 
 
+CUSTOM_KEYS = {
+    'none': {},
+    'the backbone': {'backbone': dict(lr_mult=0.1)},
+    'its norms': {'norm': dict(lr_mult=0.01)},
+    'part of the head': {'decode_head.0': dict(lr_mult=10.0)},
+    'both': {
+        'backbone': dict(lr_mult=0.1, decay_mult=0.5),
+        'decode_head.1': dict(lr_mult=0.5),
+    },
+}
+
+
+@pytest.mark.parametrize('decay_type', RULES)
+@pytest.mark.parametrize('keys', CUSTOM_KEYS)
+def test_the_logged_rate_is_the_head_s(keys: str, decay_type: str) -> None:
+    cfg = dict(
+        optimizer=dict(type='AdamW', lr=1e-3),
+        constructor=CONSTRUCTOR,
+        paramwise_cfg=dict(
+            decay_rate=0.7,
+            decay_type=decay_type,
+            custom_keys=CUSTOM_KEYS[keys],
+        ),
+    )
+    wrapper = build_optim_wrapper(Segmentor(backbone()), cfg)
+    # What mmengine's RuntimeInfoHook logs.
+    assert wrapper.get_lr()['lr'][0] == 1e-3
+    first = wrapper.optimizer.param_groups[0]['param_names']
+    assert any(name.startswith('decode_head') for name in first)
+
+
+@pytest.mark.parametrize('rate', [0.7, 1.0])
+@pytest.mark.parametrize('keys', CUSTOM_KEYS)
+def test_names_of_groups_are_unique(keys: str, rate: float) -> None:
+    model = nn.ModuleDict(
+        dict(
+            teacher=Segmentor(backbone('base')),
+            student=Segmentor(backbone('tiny')),
+        )
+    )
+    wrapper = build_optim_wrapper(
+        model,
+        dict(
+            optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.05),
+            constructor=CONSTRUCTOR,
+            paramwise_cfg=dict(decay_rate=rate, custom_keys=CUSTOM_KEYS[keys]),
+        ),
+    )
+    names = [group['group_name'] for group in wrapper.optimizer.param_groups]
+    assert len(set(names)) == len(names)
+    assert 'layer_head_decay' in names
+
+
 def test_logs_a_table(capsys) -> None:
     logger = MMLogger.get_instance('test_optim')
     groups(Segmentor(backbone()))

@@ -41,7 +41,7 @@ READ = {
         for name in names
     },
     (
-        'mmconvnext/checkpoint/weights_io.py',
+        'mmconvnext/checkpoint/pickles.py',
         '_Unpickler',
     ): "Python's own, in each of 3.10 to 3.13; the public one in C fills "
     'gigabytes for a forged index',

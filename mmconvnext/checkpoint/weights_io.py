@@ -1,33 +1,28 @@
 """Read and write files of weights; nothing in a file can run code.
 
 A pickle is read by torch with ``weights_only=True`` and the short list in
-``ALLOWED``, and before that by a dry run that builds nothing and checks each
+``pickles``, and before that by a dry run that builds nothing and checks each
 tensor against the bytes that are really in the file.
 """
 
 from __future__ import annotations
 
-import argparse
-import functools
-import importlib
 import io
 import json
 import mmap
 import os
-import pickle
 import re
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Callable, Dict, List, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from mmengine.utils import digit_version
 from torch import Tensor
 
 from ..files import whole_file
+from .pickles import ALLOWED, DryRun, Restricted, read_plain
 from .sources import (
     SCHEMES,
     CheckpointError,
@@ -36,169 +31,11 @@ from .sources import (
     need,
 )
 
-
-def _statistic(owner: Any, name: str) -> Callable[..., float]:
-    """Stand in for ``getattr``, which HistoryBuffer pickles its methods by."""
-    if owner is not HistoryBuffer or name not in STATISTICS:
-        raise CheckpointError(f'getattr of {name!r} is refused')
-    return getattr(HistoryBuffer, name)
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    """Stand in for ``codecs.encode``, which bytes are pickled by."""
-    if encoding != 'latin1':
-        raise CheckpointError(f'bytes in the codec {encoding!r} are refused')
-    return text.encode('latin1')
-
-
-def _bytes(*data: bytes) -> bytes:
-    """Stand in for ``bytes``, which would fill memory for a number."""
-    if any(not isinstance(item, bytes) for item in data):
-        raise CheckpointError('bytes of anything but bytes are refused')
-    return b''.join(data)
-
-
-def _named(item: Any) -> str:
-    return f'{item.__module__}.{item.__qualname__}'
-
-
-STATISTICS = ('min', 'max', 'current', 'mean')
-DTYPES = {type(np.dtype(kind)) for kind in '?bhilqBHILQefd'}
-# Where numpy keeps these two has changed; what it pickles by says it.
-NUMPY = (np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0])
-# What training frameworks store beside the weights, by pickled name. numpy
-# renamed its core, so its two functions go by both paths.
-ALLOWED: Dict[str, Any] = {
-    'argparse.Namespace': argparse.Namespace,
-    'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
-    '_codecs.encode': _encode,
-    'builtins.bytes': _bytes,
-    'builtins.getattr': _statistic,
-    'builtins.slice': slice,
-    'numpy.ndarray': np.ndarray,
-    'numpy.dtype': np.dtype,
-    **{_named(dtype): dtype for dtype in DTYPES},
-    **{
-        f'{path}.multiarray.{item.__name__}': item
-        for item in NUMPY
-        for path in ('numpy.core', 'numpy._core')
-    },
-}
-# What tensors are pickled by, for torch before 2.6. The names are part of
-# the file format, whose readers keep them; those that a torch lacks are
-# refused like any other. Storages are named by torch itself.
-OF_TENSORS: Dict[str, Tuple[str, ...]] = {
-    'builtins': ('complex', 'set'),
-    'collections': ('Counter', 'OrderedDict'),
-    'torch': ('Size', 'Tensor', 'device'),
-    'torch.nn.parameter': ('Buffer', 'Parameter'),
-    'torch.serialization': ('_get_layout',),
-    'torch._tensor': ('_rebuild_from_type_v2',),
-    'torch._utils': (
-        '_rebuild_tensor',
-        '_rebuild_tensor_v2',
-        '_rebuild_tensor_v3',
-        '_rebuild_parameter',
-        '_rebuild_parameter_with_state',
-        '_rebuild_sparse_tensor',
-        '_rebuild_qtensor',
-        '_rebuild_meta_tensor_no_storage',
-        '_rebuild_nested_tensor',
-    ),
-}
-
-
-@functools.cache
-def _known() -> Dict[str, Any]:
-    """Everything that a pickle may name for torch before 2.6."""
-    found = {
-        f'{path}.{name}': getattr(importlib.import_module(path), name)
-        for path, names in OF_TENSORS.items()
-        for name in names
-        if hasattr(importlib.import_module(path), name)
-    }
-    kinds = (torch.dtype, torch.layout, torch.qscheme)
-    constants = [v for v in vars(torch).values() if isinstance(v, kinds)]
-    return {**found, **{str(v): v for v in constants}, **ALLOWED}
-
-
+# What a file of torch before 1.6 starts with.
+MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
+WRITTEN = ('.pth', '.pt', '.bin', '.safetensors')
 # Only then does torch's own list take names; before, ours stands in.
 TORCH_TAKES_NAMES = digit_version(torch.__version__) >= digit_version('2.6')
-ITEM_SIZES = {
-    'BoolStorage': 1, 'ByteStorage': 1, 'CharStorage': 1, 'QInt8Storage': 1,
-    'QUInt8Storage': 1, 'ShortStorage': 2, 'HalfStorage': 2,
-    'BFloat16Storage': 2, 'IntStorage': 4, 'FloatStorage': 4,
-    'QInt32Storage': 4, 'LongStorage': 8, 'DoubleStorage': 8,
-    'ComplexFloatStorage': 8, 'ComplexDoubleStorage': 16,
-}  # fmt: skip
-
-
-class _Stub:
-    """Stands for any object of a pickle in the dry run; does nothing."""
-
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Stub:
-        return super().__new__(cls)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def _ignore(self, *args: Any) -> None:
-        pass
-
-    __setstate__ = __setitem__ = append = extend = add = _ignore
-
-
-# Python's own unpickler: the one in C fills gigabytes for a forged index.
-_Unpickler: Any = pickle._Unpickler
-
-
-class _DryRun(_Unpickler):
-    """Walk through a pickle without building what it names.
-
-    ``sizes`` is the number of bytes of each storage, or the bytes of the
-    whole file where (in the format before torch 1.6) a storage has no entry
-    of its own.
-    """
-
-    def __init__(self, file: Any, sizes: Union[int, Dict[str, int]]) -> None:
-        super().__init__(file, encoding='latin1')
-        self.sizes = sizes
-        self.declared: Dict[str, int] = {}
-
-    def find_class(self, module: str, name: str) -> Any:
-        if name.endswith('Storage'):
-            return type(name, (_Stub,), {})
-        if name.startswith('_rebuild_') and 'tensor' in name:
-            return _check_tensor
-        return _Stub
-
-    def persistent_load(self, pid: Any) -> int:
-        kind, key, count = pid[1], str(pid[2]), pid[4]
-        size = ITEM_SIZES.get(getattr(kind, '__name__', ''), 1) * count
-        self.declared[key] = size
-        if isinstance(self.sizes, dict):
-            inside = count >= 0 and size <= self.sizes.get(key, -1)
-        else:
-            inside = 0 <= sum(self.declared.values()) <= self.sizes
-        if not inside:
-            raise CheckpointError(
-                f'storage {key} declares {size} bytes, more than the file has'
-            )
-        return count
-
-
-def _check_tensor(*args: Any) -> _Stub:
-    storage, offset, size, stride = (*args, None, None, None, None)[:4]
-    if isinstance(storage, int) and isinstance(size, tuple):
-        last = sum((n - 1) * step for n, step in zip(size, stride))
-        numbers = (offset, *size, *stride)
-        empty = 0 in size
-        if min(numbers) < 0 or (not empty and offset + last >= storage):
-            raise CheckpointError(
-                f'a tensor of shape {size} declares more than its storage of '
-                f'{storage} numbers'
-            )
-    return _Stub()
 
 
 def _check_zip(path: Path) -> None:
@@ -222,10 +59,11 @@ def _check_zip(path: Path) -> None:
         data = [str(name) for name in names if name.name == 'data.pkl']
         if len(data) != 1 or len(set(names)) != len(names):
             raise CheckpointError('it is a zip archive, not a torch file')
-        _DryRun(io.BytesIO(archive.read(data[0])), sizes).load()
+        DryRun(io.BytesIO(archive.read(data[0])), sizes).load()
 
 
-def _check_legacy(path: Path) -> None:
+def _check_legacy(path: Path) -> bool:
+    """Check a file of torch before 1.6; False for a pickle of another."""
     size = os.path.getsize(path)
     with open(path, 'rb') as file:
         if file.read(1) != b'\x80':
@@ -233,8 +71,11 @@ def _check_legacy(path: Path) -> None:
         # Mapped, since a read of a forged length would allocate it first.
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
             # Magic number, protocol, system; then the object itself.
-            for _ in range(4):
-                _DryRun(view, size).load()
+            if DryRun(view, size).load() != MAGIC_NUMBER:
+                return False
+            for _ in range(3):
+                DryRun(view, size).load()
+    return True
 
 
 def _describe(path: Path) -> str:
@@ -249,26 +90,17 @@ def _describe(path: Path) -> str:
     return f'no torch or safetensors file; it starts with {head[:8]!r}'
 
 
-class _Restricted(_Unpickler):
-    """For torch before 2.6: ``OF_TENSORS`` and ``ALLOWED``, no more."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f'{module}.{name}'.replace('__builtin__', 'builtins')
-        if full not in _known():
-            raise pickle.UnpicklingError(f'GLOBAL {full} was not allowed')
-        return _known()[full]
-
-
 def _read_pickle(path: Path, map_location: Any) -> Any:
     if zipfile.is_zipfile(path):
         _check_zip(path)
-    else:
-        _check_legacy(path)
+    elif not _check_legacy(path):
+        with open(path, 'rb') as file:
+            return read_plain(file, map_location)
     if not TORCH_TAKES_NAMES:
         module = SimpleNamespace(
             __name__='restricted',
-            Unpickler=_Restricted,
-            load=lambda file, **kw: _Restricted(file, **kw).load(),
+            Unpickler=Restricted,
+            load=lambda file, **kw: Restricted(file, **kw).load(),
         )
         return torch.load(
             path, map_location, pickle_module=module, weights_only=False
@@ -313,6 +145,7 @@ READERS: Dict[str, Callable[[Path, Any], Any]] = {
     '.pth': _read_pickle,
     '.pt': _read_pickle,
     '.bin': _read_pickle,
+    '.pkl': _read_pickle,
 }
 
 
@@ -354,8 +187,9 @@ def read(
     """Read what a file holds; nothing in it can run code.
 
     Args:
-        source: a path (``.pth``, ``.pt``, ``.bin``, ``.safetensors``, or the
-            ``.index.json`` of shards), ``https://...``, ``hf-hub://owner/name``
+        source: a path (``.pth``, ``.pt``, ``.bin``, ``.safetensors``, the
+            ``.index.json`` of shards, or a ``.pkl`` of numpy arrays),
+            ``https://...``, ``hf-hub://owner/name``
             or ``timm://name.tag``. Downloads are kept in
             :func:`sources.cache_dir`.
         sha256: what the file's digest must start with, 8 digits or more.
@@ -382,7 +216,7 @@ def write(state: Any, path: Source) -> None:
             .safetensors``, or a nested dict for safetensors.
     """
     path = Path(path)
-    if path.suffix not in READERS:
+    if path.suffix not in WRITTEN:
         raise CheckpointError(
             f'{path} must end in .pth, .pt, .bin or .safetensors'
         )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple
 
 import yaml
+from mmengine.config import Config
 
 from mmconvnext.archs import ARCHS
 
@@ -18,6 +19,7 @@ METAFILES = {
     for name in INDEX['Import']
 }
 MODELS = [m for meta in METAFILES.values() for m in meta['Models']]
+ADE20K = Config.fromfile(ROOT / 'configs' / '_base_' / 'ade20k.py')
 PAPERS = {'arXiv 2201.03545': 'V1', 'arXiv 2301.00808': 'V2', 'none': ''}
 
 
@@ -69,6 +71,12 @@ def arch(name: str) -> List[str]:
     return [name, depths, dims, *counts]
 
 
+def protocol(name: str, row: dict) -> List[str]:
+    windows = {'slide': 'crops', 'whole': 'the whole image'}[row['mode']]
+    scales = ' '.join(f'{ratio:g}' for ratio in row['ratios'])
+    return [f'`{name}`', windows, scales + ', flip' * row['flip']]
+
+
 class Table(NamedTuple):
     """A table of a README: its first line finds it, ``rows`` makes it."""
 
@@ -94,6 +102,11 @@ TABLES: Dict[str, Table] = {
         ['config', 'pre-training', 'schedule', 'published', 'source']
         + ['ours', 'params', 'FLOPs'],
         lambda: [recipe(model) for model in MODELS],
+    ),
+    'protocols': Table(
+        'configs/README.md',
+        ['protocol', 'windows', 'scales'],
+        lambda: [protocol(*item) for item in ADE20K.protocols.items()],
     ),
     'archs': Table(
         'mmconvnext/README.md',

@@ -11,6 +11,7 @@ from typing import Iterator, List, NamedTuple
 import pytest
 from runs import ROOT, succeed
 from tables import TABLES
+from tiny import load
 
 FOLDERS = ('configs', 'mmconvnext', 'tests', 'tools')
 READMES = [ROOT / folder / 'README.md' for folder in ('.', *FOLDERS)]
@@ -123,6 +124,15 @@ def test_a_benchmark_has_the_mode(command: Command) -> None:
     assert not mode or mode[0] in (*modes.split(','), 'MODE')
 
 
+def test_every_benchmark_is_in_the_table() -> None:
+    modes = re.search(r'\{(backbone,[^}]*)\}', help_of('tools/benchmark.py'))[
+        1
+    ]
+    text = text_of(ROOT / 'tools' / 'README.md')
+    table = re.search(r'\| mode \|.*?\n\n', text, re.S)[0]
+    assert set(modes.split(',')) <= set(SPAN.findall(table))
+
+
 def test_every_tool_is_in_the_table() -> None:
     found = {p.name for p in (ROOT / 'tools').glob('*.*') if p.suffix != '.md'}
     text = text_of(ROOT / 'tools' / 'README.md')
@@ -162,6 +172,42 @@ def test_paths_exist(readme: Path) -> None:
         for pattern in found
         for path in expand(pattern)
         if not list(ROOT.glob(path))
+    ]
+    assert not missing
+
+
+SETTING = re.compile(r'(?<![\w./-])([a-z_]+(?:\.\w+)+)=')
+# Between them these have every kind of setting that a README names.
+CONFIGS = [
+    f'{name}.py'
+    for name in (
+        'upernet_convnextv2_atto_camvid',
+        'fcmae_convnextv2_atto_camvid',
+        'mask_rcnn_convnextv2_tiny_own',
+    )
+]
+# Options that no config repeats with their default.
+ADDED = {'model.backbone.with_cp', 'optim_wrapper.accumulative_counts'}
+
+
+def has(cfg: object, parts: List[str]) -> bool:
+    """Whether the config has a value at this path of keys and indices."""
+    for part in parts:
+        try:
+            cfg = cfg[int(part)] if part.isdigit() else cfg[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+@pytest.mark.parametrize('readme', READMES, ids=name_of)
+def test_settings_exist(readme: Path) -> None:
+    found = {key for line in lines(readme) for key in SETTING.findall(line)}
+    configs = [load(name) for name in CONFIGS]
+    missing = [
+        key
+        for key in found - ADDED
+        if not any(has(cfg, key.split('.')) for cfg in configs)
     ]
     assert not missing
 

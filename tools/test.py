@@ -20,8 +20,8 @@ def parse_args() -> argparse.Namespace:
     how.add_argument(
         '--protocol',
         metavar='NAME',
-        help='a row of protocols in the config; ADE20K: ss_slide, ms_whole, '
-        'ms_slide, ms_whole_v2, ms_slide_v2 (default: as the config says)',
+        help="one of the config's protocols, such as ms_whole of the ADE20K "
+        'recipes (default: as the config says)',
     )
     how.add_argument(
         '--tta',

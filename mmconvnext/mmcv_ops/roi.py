@@ -318,6 +318,26 @@ def _pool_axis(
     return begin, end, (end > begin) & (extent > 0)[:, None]
 
 
+def _bin_pixels(begin: Tensor, end: Tensor, size: int) -> Tensor:
+    """Pixels (R, bins, size) of every bin along one axis.
+
+    A shorter bin repeats its last pixel, which changes no maximum.
+    """
+    steps = torch.arange(max(size, 1), device=begin.device)
+    return torch.minimum(begin[..., None] + steps, end[..., None] - 1).clamp(
+        min=0
+    )
+
+
+def _largest(table: Tensor, index: Tensor) -> Tuple[Tensor, Tensor]:
+    """Largest of the rows in each row of ``index``, and which row it is."""
+    offsets = torch.arange(len(index), device=index.device) * index.size(1)
+    best, _, _, where = torch.embedding_bag(
+        table, index.flatten(), offsets, False, 2
+    )
+    return best, where
+
+
 @one_thread
 def roi_pool_forward(
     input: Tensor,
@@ -332,47 +352,27 @@ def roi_pool_forward(
     n, c, h, w = input.shape
     if not output.numel():
         return
-    top, bottom, tall = _pool_axis(rois, 1, spatial_scale, pooled_height, h)
-    left, right, wide = _pool_axis(rois, 0, spatial_scale, pooled_width, w)
+    *rows, tall = _pool_axis(rois, 1, spatial_scale, pooled_height, h)
+    *columns, wide = _pool_axis(rois, 0, spatial_scale, pooled_width, w)
     filled = (tall[:, :, None] & wide[:, None, :]).view(-1, 1)
     table, image = rows_of(input), rois[:, 0].long() * (h * w)
     bins = pooled_height * pooled_width
-    pooled = table.new_zeros(len(rois) * bins, c)
+    pooled = table.new_zeros(len(rois), bins, c)
     places = torch.zeros_like(pooled, dtype=torch.long)
-    sizes = ((bottom - top).amax(1), (right - left).amax(1))
+    sizes = [(end - begin).amax(1) for begin, end in (rows, columns)]
     for ids in same_size(*sizes, cost=bins):
-        # Repeating the last pixel of a shorter bin changes no maximum.
         y, x = (
-            torch.minimum(
-                begin[ids, :, None]
-                + torch.arange(max(int(size[ids[0]]), 1), device=ids.device),
-                (end[ids, :, None] - 1),
-            ).clamp(min=0)
-            for begin, end, size in (
-                (top, bottom, sizes[0]),
-                (left, right, sizes[1]),
-            )
+            _bin_pixels(begin[ids], end[ids], int(size[ids[0]]))
+            for (begin, end), size in zip((rows, columns), sizes)
         )
-        index = (
-            (
-                y[:, :, None, :, None] * w
-                + x[:, None, :, None, :]
-                + image[ids].view(-1, 1, 1, 1, 1)
-            )
-            .flatten(0, 2)
-            .flatten(1)
-        )
-        offsets = torch.arange(len(index), device=ids.device) * index.size(1)
-        best, _, _, where = torch.embedding_bag(
-            table, index.flatten(), offsets, False, 2
-        )
-        out = (
-            ids[:, None] * bins + torch.arange(bins, device=ids.device)
-        ).flatten()
-        pooled[out], places[out] = best, where
-    origin = image.repeat_interleave(bins).unsqueeze(1)
-    write_rows(output, pooled * filled)
-    write_rows(argmax, torch.where(filled, places - origin, -1))
+        pixels = y[:, :, None, :, None] * w + x[:, None, :, None, :]
+        pixels = pixels + image[ids].view(-1, 1, 1, 1, 1)
+        best, where = _largest(table, pixels.flatten(3).flatten(0, 2))
+        pooled[ids] = best.view(len(ids), bins, c)
+        places[ids] = where.view(len(ids), bins, c)
+    places = places.flatten(0, 1) - image.repeat_interleave(bins)[:, None]
+    write_rows(output, pooled.flatten(0, 1) * filled)
+    write_rows(argmax, torch.where(filled, places, -1))
 
 
 @one_thread

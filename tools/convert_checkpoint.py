@@ -15,7 +15,14 @@ import re
 import sys
 from typing import Any, List, Optional
 
-FORMATS = ('native', 'official', 'timm', 'transformers', 'mmpretrain')
+FORMATS = (
+    'native',
+    'official',
+    'official_finetune',
+    'timm',
+    'transformers',
+    'mmpretrain',
+)
 
 
 def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
@@ -25,7 +32,13 @@ def parse_args(argv: Optional[List[str]] = None) -> argparse.Namespace:
     )
     parser.add_argument('source', metavar='IN')
     parser.add_argument('target', metavar='OUT', nargs='?')
-    parser.add_argument('--to', choices=FORMATS)
+    parser.add_argument(
+        '--to',
+        choices=FORMATS,
+        help='official: for the classes of the authors, with strict=False '
+        'where norm0 to norm3 are written; official_finetune: the same with '
+        'GRN as (1, 4C), for main_finetune.py --finetune of ConvNeXt-V2',
+    )
     parser.add_argument(
         '--inspect', action='store_true', help='say what IN is; write nothing'
     )

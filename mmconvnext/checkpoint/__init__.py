@@ -7,7 +7,7 @@ says what happened to each key. Files are read by ``weights_io``.
 """
 
 from .convert import Account, convert, find_beside, licence_of
-from .detect import Found, detect
+from .detect import Found, detect, is_plain
 from .engine import install_safe_loading, resolve_init_cfg
 from .export import export, export_detector, export_with_account
 from .formats import EXPORTS, FORMATS
@@ -29,6 +29,7 @@ __all__ = [
     'export_with_account',
     'find_beside',
     'install_safe_loading',
+    'is_plain',
     'licence_of',
     'load',
     'read',

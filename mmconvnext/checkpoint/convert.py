@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 import torch
 from torch import Tensor, nn
 
-from .detect import Found, sizes_text, stage_sizes, translate
+from .detect import Found, is_plain, sizes_text, stage_sizes, translate
 from .formats import LICENCES
 from .sources import CheckpointError
 
@@ -33,6 +33,7 @@ class Account:
         absent: our name to the reason the checkpoint may lack it.
         changed: our name to what was done beyond renaming.
         verb: what was done to the tensors in ``loaded``.
+        note: what a reader of the result has to know.
     """
 
     found: Found
@@ -42,6 +43,7 @@ class Account:
     absent: Dict[str, str] = dataclasses.field(default_factory=dict)
     changed: Dict[str, str] = dataclasses.field(default_factory=dict)
     verb: str = 'loaded'
+    note: str = ''
 
     def __str__(self) -> str:
         rows = [
@@ -53,6 +55,7 @@ class Account:
             *_group('dropped', self.dropped, self.found.prefix),
             *_group('absent', self.absent, self.found.prefix),
             *(('changed', f'{k}: {v}') for k, v in self.changed.items()),
+            *([('note', self.note)] if self.note else []),
         ]
         return '\n'.join(f'{name:<11}{text}' for name, text in rows)
 
@@ -103,7 +106,9 @@ def convert(
             norms ``norm{i}`` may be absent, nothing else.
     """
     target = _target(model)
-    found, tensors, keys, dropped, _ = translate(state_dict, ema, prefix)
+    found, tensors, keys, dropped, _ = translate(
+        state_dict, ema, prefix, is_plain(target)
+    )
     account = Account(found, dropped=dict(dropped))
     if final_norm and 'norm3.weight' not in target:
         raise CheckpointError('final_norm: the model has no norm3')
@@ -172,6 +177,11 @@ def _check_fit(found: Found, target: Mapping[str, Tensor]) -> None:
             f'the file is ConvNeXt V{found.version}, the model is '
             f'V{version}; use type={other!r}'
         )
+    if found.layer_scale and is_plain(target):
+        raise CheckpointError(
+            'the file has a layer scale, the model none; build it without '
+            'layer_scale_init_value=0'
+        )
     if (found.depths[: len(depths)], found.dims[: len(dims)]) != (
         depths,
         dims,
@@ -239,6 +249,7 @@ def find_beside(
     goals: Mapping[str, Tensor],
     ema: bool = False,
     prefix: Optional[str] = None,
+    plain: bool = False,
 ) -> Dict[str, Tensor]:
     """Find what stands beside a backbone, such as the decoder of FCMAE.
 
@@ -247,6 +258,7 @@ def find_beside(
         goals: the tensors to look for, named from where the backbone is
             ``backbone.`` or, in the authors' files, ``encoder.``.
         ema, prefix: as for :func:`convert`.
+        plain: as for :func:`translate`.
 
     Returns:
         The tensors in the shapes of ``goals``; empty where none is there.
@@ -254,7 +266,7 @@ def find_beside(
     Raises:
         CheckpointError: for a part of them, or other sizes.
     """
-    whole = translate(state_dict, ema, prefix)
+    whole = translate(state_dict, ema, prefix, plain)
     parent = re.sub(r'(backbone|encoder)\.$', '', whole.found.prefix)
     found = {
         name: whole.others[parent + name]

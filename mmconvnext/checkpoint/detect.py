@@ -12,6 +12,7 @@ from typing import (
     Any,
     Callable,
     Dict,
+    Iterable,
     List,
     Mapping,
     NamedTuple,
@@ -50,7 +51,8 @@ class Found:
     ``prefix`` includes the names of enclosing dicts, as in
     ``'state_dict.backbone.'``; ``arch`` is a name in ``ARCHS`` or 'custom';
     ``pretrain_only`` is true where neither a classifier nor the norms of a
-    dense model are in the file.
+    dense model are in the file. ``layer_scale`` is false for a V1 whose
+    blocks have none, and has no meaning for V2.
     """
 
     format: str
@@ -61,9 +63,11 @@ class Found:
     dims: Tuple[int, ...]
     pretrain_only: bool
     licence: str = ''
+    layer_scale: bool = True
 
     def __str__(self) -> str:
         kind = ', pre-training only' if self.pretrain_only else ''
+        kind += '' if self.layer_scale else ', without layer scale'
         return (
             f'{self.format}, ConvNeXt V{self.version} '
             f'{sizes_text(self.depths, self.dims)}{kind}'
@@ -187,10 +191,25 @@ def _outside(key: str, prefix: str, row: Format) -> Optional[str]:
     return rename(key[len(parent) :], [(norm, 'norm.{p}')])
 
 
+def is_plain(names: Iterable[str]) -> bool:
+    """Whether a backbone of ours has neither layer scale nor GRN."""
+    return not any(re.search(r'\d\.(grn\.)?gamma$', name) for name in names)
+
+
 def translate(
-    state: Any, ema: bool = False, prefix: Optional[str] = None
+    state: Any,
+    ema: bool = False,
+    prefix: Optional[str] = None,
+    plain: bool = False,
 ) -> Backbone:
-    """Rename and reshape one backbone; every key under its prefix counts."""
+    """Rename and reshape one backbone; every key under its prefix counts.
+
+    Args:
+        state, ema, prefix: as for :func:`detect`.
+        plain: take blocks with neither layer scale nor GRN for V1 without
+            layer scale. A file cannot tell: it may be a V2 that lost its
+            GRN, so this has to be asked for.
+    """
     flat = _flatten(state)
     name, start = _choose(flat, ema, prefix)
     _refuse_relatives({k: v for k, v in flat.items() if k.startswith(start)})
@@ -210,7 +229,7 @@ def translate(
         else:
             dropped[key] = reason
     rests = [k[len(start) :] for k in flat if k.startswith(start)]
-    found = _describe(name, start, tensors, rests)
+    found = _describe(name, start, tensors, rests, plain)
     _check(found, tensors, keys, left)
     others = {key: flat[key] for key in dropped}
     return Backbone(found, tensors, keys, dropped, others)
@@ -222,17 +241,24 @@ def _drop_reason(rest: str, row: Format) -> str:
 
 
 def _describe(
-    name: str, prefix: str, tensors: Dict[str, Tensor], rests: Sequence[str]
+    name: str,
+    prefix: str,
+    tensors: Dict[str, Tensor],
+    rests: Sequence[str],
+    plain: bool,
 ) -> Found:
     depths, dims = stage_sizes(tensors)
     grn = any('.grn.' in key for key in tensors)
     scale = any(re.search(r'\d\.gamma$', key) for key in tensors)
-    if grn == scale:
+    if grn and scale:
         raise CheckpointError(
             'blocks with both GRN and a layer scale are neither V1 nor V2'
-            if grn
-            else 'blocks have neither a layer scale (V1) nor GRN (V2): a V2 '
-            'file that lost its GRN, or V1 without layer scale'
+        )
+    if not (grn or scale or plain):
+        raise CheckpointError(
+            'blocks have neither a layer scale (V1) nor GRN (V2): a V2 file '
+            'that lost its GRN, or V1 without layer scale, which loads only '
+            'into ConvNeXt(layer_scale_init_value=0)'
         )
     version = 2 if grn else 1
     heads = any(_drop_reason(k, FORMATS[name]) == CLASSIFIER for k in rests)
@@ -246,6 +272,7 @@ def _describe(
         dims,
         not (FORMATS[name].trunk or norms or heads),
         _licence(name, version, rests),
+        scale or version == 2,
     )
 
 
@@ -299,7 +326,7 @@ def _shapes(found: Found, in_channels: int) -> Dict[str, Shape]:
             if found.version == 2:
                 shapes[f'{block}.grn.gamma'] = (4 * dim,)
                 shapes[f'{block}.grn.beta'] = (4 * dim,)
-            else:
+            elif found.layer_scale:
                 shapes[f'{block}.gamma'] = (dim,)
         before = dim
     return shapes

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .convert import Account
-from .detect import Backbone, Found, translate
+from .detect import Backbone, Found, is_plain, translate
 from .formats import CONV_MLP, EXPORTS, Format, from_ours, rename
 from .sources import CheckpointError
 
@@ -49,8 +49,11 @@ def export_with_account(
         raise CheckpointError(
             f'format {format!r} is none of {", ".join(EXPORTS)}'
         )
-    state = source.state_dict() if isinstance(source, nn.Module) else source
-    whole = translate(state, ema, prefix)
+    state, plain = source, False
+    if isinstance(source, nn.Module):
+        state = source.state_dict()
+        plain = is_plain(state)
+    whole = translate(state, ema, prefix, plain)
     if len(whole.found.depths) < 4 and format != 'native':
         raise CheckpointError(
             f'{format} needs all four stages, the backbone has '
@@ -62,6 +65,8 @@ def export_with_account(
 def _spell(whole: Backbone, format: str) -> Tuple[Dict[str, Tensor], Account]:
     row = EXPORTS[format]
     account = Account(whole.found, dropped=dict(whole.dropped), verb='written')
+    norms = any(re.match(r'norm\d\.', name) for name in whole.tensors)
+    account.note = row.note if norms else ''
     pairs, result = from_ours(row, whole.tensors), {}
     for name, tensor in whole.tensors.items():
         theirs, key = rename(name, pairs), whole.keys[name]

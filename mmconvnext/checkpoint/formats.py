@@ -182,6 +182,7 @@ class Format(NamedTuple):
         wrap: the dict and the prefix around an exported file.
         licence: of all published weights in this format.
         trunk: it never has a last norm, whatever it was trained for.
+        note: what an export of a dense backbone with output norms says.
         norm_beside: the last norm may stand beside the prefix.
     """
 
@@ -196,6 +197,7 @@ class Format(NamedTuple):
     wrap: Tuple[str, str] = ('', '')
     licence: str = ''
     trunk: bool = False
+    note: str = ''
     norm_beside: bool = False
 
 
@@ -216,7 +218,12 @@ NATIVE = Format(
 FORMATS: Dict[str, Format] = {
     # facebookresearch/ConvNeXt, ConvNeXt-V2, dinov3, EUPE; keyu-tian/SparK;
     # ours, which is spelled alike.
-    'official': NATIVE._replace(writes=(GRN_MAP,), wrap=('model', '')),
+    'official': NATIVE._replace(
+        writes=(GRN_MAP,),
+        wrap=('model', ''),
+        note='norm0 to norm3 are the output norms of dense models; the '
+        "authors' classifiers load the file with strict=False",
+    ),
     'minkowski': Format(
         'downsample_layers.0.0.weight',
         'stages.0.0.dwconv.kernel',
@@ -279,6 +286,8 @@ FORMATS: Dict[str, Format] = {
 }
 EXPORTS: Dict[str, Format] = {
     **{k: v for k, v in FORMATS.items() if v.writes is not None},
+    # main_finetune.py of ConvNeXt-V2 adds two dimensions to any GRN.
+    'official_finetune': FORMATS['official']._replace(writes=(GRN_ROW,)),
     'native': NATIVE._replace(
         names={k: v for k, v in OFFICIAL.items() if k != 'norm.{p}'},
         writes=(),

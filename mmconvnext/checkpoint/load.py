@@ -78,7 +78,8 @@ def build(
         raise CheckpointError('build takes no arch: the file decides it')
     state, name = _read(source, sha256, map_location)
     with _named(name):
-        whole = translate(state, ema, prefix)
+        plain = backbone_options.get('layer_scale_init_value') == 0
+        whole = translate(state, ema, prefix, plain)
     stem = whole.tensors['downsample_layers.0.0.weight']
     options = dict(
         in_channels=stem.shape[1],

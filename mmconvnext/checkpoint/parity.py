@@ -78,6 +78,7 @@ def build_transformers(found: Found, state: Dict[str, Tensor]) -> Features:
 LAST_NORM = {'layernorm.weight', 'layernorm.bias'}
 BUILDERS: Dict[str, Callable[[Found, Dict[str, Tensor]], Features]] = {
     'official': build_ours,
+    'official_finetune': build_ours,
     'native': build_ours,
     'mmpretrain': build_ours,
     'timm': build_timm,

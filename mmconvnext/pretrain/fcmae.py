@@ -7,6 +7,7 @@ arXiv 2301.00808, section 3. The encoder is the registered backbone itself:
 
 from __future__ import annotations
 
+import logging
 from typing import Any, Dict, Mapping, Optional, Union
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from .. import checkpoint as checkpoints
 from ..models.convnext import STRIDES, ConvNeXtBlock, InitCfg
+from ..models.layers import LayerNorm2d
 from ..registry import MODELS
 from .visible_patches import GRN_SCOPES, VisiblePatches
 
@@ -58,13 +60,16 @@ class FCMAE(BaseModel):
     Args:
         backbone: config of a ConvNeXt or ConvNeXtV2 of this package. Its
             ``out_indices`` are (3,) unless given, and must contain 3; the
-            encoder's map is that output, layer norm included.
+            encoder's map is that output.
         mask_ratio: part of the patches that is hidden, in [0, 1).
         patch_size: side of a patch in pixels, a multiple of 32.
         decoder_depth: number of ConvNeXt V2 blocks in the decoder.
         decoder_dim: their channels.
         norm_pix_loss: predict pixels normalised by mean and variance of
             their 32 x 32 patch.
+        encoder_norm: normalise the encoder's map (``norm3``) before the
+            decoder. The authors' runs do not: set False to go on from one
+            with its decoder; ``norm3`` then starts with fine-tuning.
         grn_scope: ``sample``, statistics over the visible positions of one
             image, as in fine-tuning and the paper's experiments; ``batch``,
             over all of the batch, as in the authors' PyTorch code.
@@ -85,6 +90,7 @@ class FCMAE(BaseModel):
         decoder_depth: int = 1,
         decoder_dim: int = 512,
         norm_pix_loss: bool = True,
+        encoder_norm: bool = True,
         grn_scope: str = 'sample',
         data_preprocessor: Optional[Union[dict, nn.Module]] = None,
         init_cfg: InitCfg = None,
@@ -94,6 +100,8 @@ class FCMAE(BaseModel):
         self.norm_pix_loss, self.grn_scope = norm_pix_loss, grn_scope
         self.backbone = MODELS.build({'out_indices': (3,), **backbone})
         self._check_options()
+        if not encoder_norm:
+            self.backbone.norm3 = nn.Identity()
         self.proj = nn.Conv2d(self.backbone.dims[-1], decoder_dim, 1)
         self.mask_token = nn.Parameter(torch.zeros(1, decoder_dim, 1, 1))
         self.decoder = nn.Sequential(
@@ -369,12 +377,33 @@ def load(
         if not key.startswith('backbone.')
     }
     try:
-        decoder = checkpoints.find_beside(state, goals, **options)
+        plain = checkpoints.is_plain(model.backbone.state_dict())
+        decoder = checkpoints.find_beside(state, goals, plain=plain, **options)
     except checkpoints.CheckpointError as error:
         raise checkpoints.CheckpointError(f'{name}: {error}') from error
-    checkpoints.load(model.backbone, state, **options)
+    account = checkpoints.load(model.backbone, state, **options)
     with torch.no_grad():
         for key, value in decoder.items():
             goals[key].copy_(value)
     what = f'loaded, {len(decoder)} tensors' if decoder else 'starts afresh'
     print_log(f'decoder of FCMAE, {name}: {what}', logger='current')
+    if decoder:
+        _log_norm(model, account)
+
+
+def _log_norm(model: FCMAE, account: checkpoints.Account) -> None:
+    """Say where a decoder that was loaded reads another map than before."""
+    has = isinstance(model.backbone.norm3, LayerNorm2d)
+    if has and 'norm3.weight' in account.absent:
+        text = (
+            "the decoder was trained without norm3, as in the authors' runs, "
+            'and reads a fresh one now; encoder_norm=False leaves it out'
+        )
+    elif not has and any('norm3.' in key for key in account.dropped):
+        text = (
+            'the decoder was trained with norm3, which encoder_norm=False '
+            'leaves out'
+        )
+    else:
+        return
+    print_log(text, logger='current', level=logging.WARNING)

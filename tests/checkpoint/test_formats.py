@@ -24,7 +24,12 @@ from checkpoints import (
 )
 from imports import import_zoo
 
-from mmconvnext.checkpoint import detect, export, load
+from mmconvnext.checkpoint import (
+    detect,
+    export,
+    export_with_account,
+    load,
+)
 from mmconvnext.checkpoint.formats import EXPORTS, FORMATS, from_ours, rename
 
 # The tables are compared with these: names read from each library.
@@ -152,6 +157,26 @@ def test_round_trip_is_bit_identical(name: str, version: int) -> None:
     assert same(source.state_dict(), target.state_dict(), but)
     again = export(target, name)
     assert same(state, again)
+
+
+def test_grn_as_the_authors_scripts_take_it() -> None:
+    """remap_checkpoint_keys adds two dimensions to whatever GRN it finds."""
+    source = randomise(backbone(2))
+    for name, dims in (('official', 4), ('official_finetune', 2)):
+        state, account = export_with_account(source, name)
+        grn = [v for k, v in state.items() if '.grn.' in k]
+        assert {v.dim() for v in grn} == {dims}
+        assert all(v.numel() == v.shape[-1] for v in grn)
+        assert 'strict=False' in str(account)
+    state, _ = export_with_account(source, 'official_finetune')
+    for key, value in export(source, 'official').items():
+        theirs = state[key]
+        if '.grn.' in key:
+            theirs = theirs.unsqueeze(0).unsqueeze(1)
+        assert torch.equal(theirs, value), key
+    # Only output norms need it.
+    trunk = {k: v for k, v in source.state_dict().items() if k[:4] != 'norm'}
+    assert 'strict' not in str(export_with_account(trunk, 'official')[1])
 
 
 @pytest.mark.parametrize('name', EXPORTS)

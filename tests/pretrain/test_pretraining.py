@@ -1,5 +1,6 @@
 """Pre-training by tools/train.py, and fine-tuning that starts from it."""
 
+import copy
 import json
 import os
 import re
@@ -285,6 +286,41 @@ def test_pre_training_goes_on_from_it(
         mask = target.random_mask(images)
         losses = [m(images, mask=mask)['loss'] for m in (source, target)]
         assert torch.equal(*losses)
+
+
+@pytest.mark.parametrize('encoder_norm', [True, False])
+def test_a_norm_that_the_decoder_does_not_know(
+    encoder_norm: bool,
+    form: str,
+    weights: Path,
+    source: FCMAE,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is said in the log; without it the loss is the authors' one."""
+    said = []
+    monkeypatch.setattr(
+        fcmae, 'print_log', lambda text, **kwargs: said.append(text)
+    )
+    target = FCMAE(
+        dict(type='mmconvnext.ConvNeXtV2', arch='atto'),
+        decoder_dim=64,
+        encoder_norm=encoder_norm,
+        init_cfg=dict(type='Pretrained', checkpoint=str(weights)),
+    )
+    target.init_weights()
+    assert hasattr(target.backbone.norm3, 'weight') == encoder_norm
+    fits = form == 'released' or encoder_norm == (form == 'ours')
+    warnings = [text for text in said if 'norm3' in text]
+    assert len(warnings) == (not fits)
+    if form == 'minkowski' and not encoder_norm:
+        images = torch.randn(2, 3, 64, 96)
+        mask = target.random_mask(images)
+        without = copy.deepcopy(source)
+        without.backbone.norm3 = torch.nn.Identity()
+        losses = [m(images, mask=mask)['loss'] for m in (without, target)]
+        assert torch.equal(*losses)
+        # Fine-tuning takes the encoder, and starts norm3 itself.
+        checkpoint.load(ConvNeXtV2('atto'), target.state_dict())
 
 
 def test_half_a_decoder_and_other_sizes_are_refused(source: FCMAE):

@@ -14,12 +14,16 @@ INDEX = ('configs', 'tools', 'model-index.yml')
 
 
 def requirements(name: str) -> list:
-    lines = (HERE / 'requirements' / f'{name}.txt').read_text().splitlines()
+    lines = (
+        (HERE / 'requirements' / f'{name}.txt')
+        .read_text(encoding='utf-8')
+        .splitlines()
+    )
     return [line for line in lines if line and not line.startswith('#')]
 
 
 def version() -> str:
-    text = (HERE / 'mmconvnext' / '__init__.py').read_text()
+    text = (HERE / 'mmconvnext' / '__init__.py').read_text(encoding='utf-8')
     return text.split("__version__ = '")[1].split("'")[0]
 
 
@@ -65,15 +69,24 @@ setup(
     name='mmconvnext',
     version=version(),
     description='ConvNeXt V1 and V2 for dense prediction with OpenMMLab',
-    long_description=(HERE / 'README.md').read_text(),
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmconvnext', 'mmconvnext.*']),
     cmdclass=dict(build_py=BuildWithIndex, sdist=SourceWithIndex),
-    python_requires='>=3.9',
+    # What the tests run on; the table in README.md says it too.
+    python_requires='>=3.10',
+    classifiers=[
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3.10',
+        'Programming Language :: Python :: 3.11',
+        'Programming Language :: Python :: 3.12',
+        'Programming Language :: Python :: 3.13',
+    ],
+    package_data={'mmconvnext': ['py.typed']},
     # mmengine, mmcv, mmdet and mmseg come as one of two sets of
     # distributions under the same import names: an extra each, no default.
-    install_requires=['torch>=2.1', 'numpy'],
+    install_requires=['torch>=2.1', 'numpy>=1.26'],
     extras_require={
         'hosts': requirements('runtime'),
         'tests': requirements('tests'),

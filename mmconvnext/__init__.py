@@ -3,7 +3,7 @@
 Importing the package registers everything under the scope ``mmconvnext``.
 """
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 from .analysis.hook import FeatureCollapseHook
 from .models.convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2

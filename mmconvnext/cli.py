@@ -38,11 +38,12 @@ def clear_errors() -> Iterator[None]:
 def prepare_hosts() -> None:
     """Set up what the hosts find; call it before any of them is imported.
 
-    Operators for an mmcv without them, and one safe reader for every
-    checkpoint. Calling it again changes nothing.
+    Operators for an mmcv without them, one safe reader for every checkpoint,
+    and files that are written whole. Calling it again changes nothing.
     """
     mmcv_ops.install()
     checkpoint.install_safe_loading()
+    checkpoint.install_whole_writing()
 
 
 def read_config(path: str) -> Config:
@@ -202,6 +203,7 @@ def set_amp(cfg: Config, amp: Optional[str]) -> None:
 
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that the config asks for."""
+    checkpoint.resolve_resume(cfg)
     if cfg.get('runner_type'):
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)

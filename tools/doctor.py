@@ -58,7 +58,8 @@ LINES: Dict[str, Dict[str, Tuple[str, str]]] = {
 HOSTS = tuple(LINES['onedl'])
 # The least that the hosts of the default line accept.
 OLDEST_MMENGINE = (0, 8, 3)
-OLDEST_PYTHON = (3, 10)
+# The table in README.md says the same.
+OLDEST = {'python': (3, 10), 'torch': (2, 1), 'numpy': (1, 26)}
 # The same code without compiled operators, of equal versions: what
 # requirements/openmmlab.txt installs.
 LITE = {'mmcv': 'mmcv-lite'}
@@ -301,12 +302,18 @@ def probe_module(name: str) -> Callable[[], dict]:
 
 def probe_python() -> dict:
     version = platform.python_version()
-    if sys.version_info < OLDEST_PYTHON:
-        oldest = '.'.join(map(str, OLDEST_PYTHON))
-        remark = f'the onedl packages need Python {oldest} or later'
-        return dict(version=version, note=True, remark=remark)
     remark = f'{sys.executable}, {platform.platform()}'
-    return dict(version=version, remark=remark)
+    problems = too_old('python', version, 'install a newer Python')
+    return dict(version=version, remark=remark, problems=problems)
+
+
+def too_old(name: str, version: str, fix: str) -> List[Tuple[str, str]]:
+    """Find a version that is older than what this package supports."""
+    numbers = tuple(int(n) for n in re.findall(r'\d+', version)[:2])
+    if numbers >= OLDEST[name]:
+        return []
+    oldest = '.'.join(map(str, OLDEST[name]))
+    return [(f'{name} {version} is older than {oldest}', fix)]
 
 
 def probe_torch() -> dict:
@@ -317,6 +324,7 @@ def probe_torch() -> dict:
     return dict(
         version=torch.__version__,
         remark=f'built for CUDA {built}' if built else 'built for CPU only',
+        problems=too_old('torch', torch.__version__, install_command('torch')),
     )
 
 
@@ -349,7 +357,12 @@ def probe_numpy() -> dict:
     import torch
 
     torch.from_numpy(numpy.ones(2)).numpy()
-    return dict(version=numpy.__version__, remark='torch can share arrays')
+    version = numpy.__version__
+    return dict(
+        version=version,
+        remark='torch can share arrays',
+        problems=too_old('numpy', version, 'pip install "numpy>=1.26"'),
+    )
 
 
 def probe_opencv() -> dict:

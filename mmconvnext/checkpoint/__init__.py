@@ -12,6 +12,7 @@ from .engine import install_safe_loading, resolve_init_cfg
 from .export import export, export_detector, export_with_account
 from .formats import EXPORTS, FORMATS
 from .load import build, load
+from .resuming import install_whole_writing, resolve_resume
 from .sources import CheckpointError
 from .weights_io import read
 
@@ -29,9 +30,11 @@ __all__ = [
     'export_with_account',
     'find_beside',
     'install_safe_loading',
+    'install_whole_writing',
     'is_plain',
     'licence_of',
     'load',
     'read',
     'resolve_init_cfg',
+    'resolve_resume',
 ]

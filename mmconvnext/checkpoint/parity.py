@@ -6,7 +6,7 @@ own library, where that is timm or transformers.
 
 from __future__ import annotations
 
-from typing import Callable, Dict, List
+from typing import Any, Callable, Dict, List
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ TOLERANCE = 2e-5  # of float32 through the deepest published backbone
 Features = Callable[[Tensor], List[Tensor]]
 
 
-def stage_features(model: nn.Module, image: Tensor) -> List[Tensor]:
+def stage_features(model: Any, image: Tensor) -> List[Tensor]:
     features = []
     for down, stage in zip(model.downsample_layers, model.stages):
         image = stage(down(image))

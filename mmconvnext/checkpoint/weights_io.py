@@ -105,7 +105,7 @@ def _read_pickle(path: Path, map_location: Any) -> Any:
         return torch.load(
             path, map_location, pickle_module=module, weights_only=False
         )
-    pairs = [(item, name) for name, item in ALLOWED.items()]
+    pairs: List[Any] = [(item, name) for name, item in ALLOWED.items()]
     with torch.serialization.safe_globals(pairs):
         return torch.load(path, map_location, weights_only=True)
 
@@ -201,6 +201,24 @@ def read(
             anything but tensors and ``ALLOWED``.
     """
     return _read_file(locate(source, sha256), map_location)
+
+
+def damage(path: Path) -> Optional[str]:
+    """Say why a checkpoint of a run is not whole, None where it is.
+
+    An archive is checked by its checksums, without building a tensor.
+    """
+    try:
+        if zipfile.is_zipfile(path):
+            _check_zip(path)
+        else:
+            _read_file(path, 'cpu')
+    except CheckpointError as error:
+        text = str(error)
+        return text if str(path) in text else f'{path} is not read: {text}'
+    except Exception as error:  # a damaged file breaks parsers anywhere
+        return f'{path} is not read: {_explain(path, error)}'
+    return None
 
 
 def schemes() -> List[str]:

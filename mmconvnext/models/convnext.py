@@ -133,8 +133,8 @@ class ConvNeXtBlock(nn.Module):
             x, dilation = to_nhwc(x), self.dwconv.dilation[0]
             y, moments = ops.depthwise_conv_moments(x, *weights, eps, dilation)
             return to_nchw(self._mlp(y, x, moments))
-        y = patches.group(to_nhwc(patches.convolve(self.dwconv, x)))
-        groups = zip(y, patches.group(to_nhwc(x)))
+        rows = patches.group(to_nhwc(patches.convolve(self.dwconv, x)))
+        groups = zip(rows, patches.group(to_nhwc(x)))
         return to_nchw(patches.ungroup([self._mlp(*pair) for pair in groups]))
 
     def _mlp(
@@ -184,6 +184,7 @@ class _Backbone(BaseModule):
     """Both versions; V2 has no layer scale (None), and GRN instead."""
 
     version: int
+    init_cfg: Any  # of mmengine's BaseModule, which has no types
 
     def __init__(
         self,
@@ -236,10 +237,10 @@ class _Backbone(BaseModule):
     def _build(self, layer_scale: Optional[float], eps: float) -> None:
         # Stages after the last one in out_indices would only cost time.
         num_stages = max(self.out_indices) + 1
-        rates = torch.linspace(
+        ramp = torch.linspace(
             0, self.drop_path_rate, sum(self.depths), device='cpu'
         )
-        rates = [r.tolist() for r in rates.split(self.depths)]
+        rates = [r.tolist() for r in ramp.split(self.depths)]
         widths = (self.in_channels, *self.dims)
         # What a stage does not stride, its convolutions are dilated by.
         dilations = [
@@ -277,6 +278,7 @@ class _Backbone(BaseModule):
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.Linear)):
                 nn.init.trunc_normal_(module.weight, std=0.02)
+                assert module.bias is not None
                 nn.init.zeros_(module.bias)
 
     def init_weights(self) -> None:
@@ -326,7 +328,7 @@ class _Backbone(BaseModule):
             zip(self.downsample_layers, self.stages)
         ):
             x = down(x)
-            for block in stage:
+            for block in stage:  # type: ignore[attr-defined]
                 x = self._run(block, x, patches)
             if i in self.out_indices:
                 norms[i] = getattr(self, f'norm{i}')
@@ -384,7 +386,7 @@ class _Backbone(BaseModule):
         return self
 
 
-def _check_range(name: str, value: float, low: float, high: float) -> float:
+def _check_range(name: str, value: Any, low: float, high: float) -> Any:
     if not low <= value < high:
         raise ValueError(f'{name} must be in [{low}, {high}), got {value!r}')
     return value

@@ -11,7 +11,16 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from contextlib import contextmanager
-from typing import Callable, Hashable, Iterator, NamedTuple, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Hashable,
+    Iterator,
+    NamedTuple,
+    Optional,
+    Tuple,
+    Type,
+)
 
 import torch
 from torch import Tensor, nn
@@ -102,11 +111,12 @@ def why_not(module: nn.Module, x: Tensor) -> Optional[str]:
     return None
 
 
-def _tf32(backend: object) -> bool:
+def _tf32(backend: Any) -> bool:
     # torch 2.9 has new names, and refuses the old after a use of the new.
-    if hasattr(backend, 'fp32_precision'):
+    try:
         return backend.fp32_precision == 'tf32'
-    return backend.allow_tf32
+    except (AttributeError, AssertionError):  # the latter in torch 2.1
+        return backend.allow_tf32
 
 
 def _convolutions() -> object:
@@ -211,7 +221,7 @@ class GraphCache:
 
     def __init__(
         self,
-        recorder: Callable[[torch.device], CudaRecorder] = CudaRecorder,
+        recorder: Type[CudaRecorder] = CudaRecorder,
         limit: int = LIMIT,
     ) -> None:
         self._make, self._limit = recorder, limit
@@ -256,6 +266,7 @@ class GraphCache:
             graph = self._find(module, function, x, (kind_of(x), options))
             if graph is None:
                 return function(x)
+            assert self._recorder is not None  # it made the graph
             with self._recorder.turn():
                 graph.x.copy_(x)
                 graph.replay()

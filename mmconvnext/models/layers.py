@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Tuple
+from typing import Optional, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -72,10 +72,11 @@ class DepthwiseConv2d(nn.Conv2d):
             dilation=dilation,
             groups=num_channels,
         )
-        self.to(memory_format=torch.channels_last)
+        # Documented, but not in torch's own types.
+        self.to(memory_format=torch.channels_last)  # type: ignore
 
     @property
-    def affine(self) -> Tuple[Tensor, Tensor]:
+    def affine(self) -> Tuple[Tensor, Optional[Tensor]]:
         return self.weight, self.bias
 
     def forward(self, x: Tensor) -> Tensor:

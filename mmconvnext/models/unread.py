@@ -89,7 +89,8 @@ def join(
     Returns:
         The same maps.
     """
-    owners, owned = [], []
+    owners: List[int] = []
+    owned: List[Tensor] = []
     for i, norm in enumerate(norms[stage] for stage in maps):
         if type(norm) is LayerNorm2d:
             owners += [i, i]

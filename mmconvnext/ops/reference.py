@@ -44,7 +44,9 @@ def grn(x: Tensor, affine: Affine, eps: float = 1e-6) -> Tensor:
         eps: added to the mean norm.
     """
     gamma, beta = affine
-    dtype = torch.promote_types(x.dtype, torch.float32)
+    # Not promote_types, which torch 2.1 cannot compile.
+    double = x.dtype == torch.float64
+    dtype = torch.float64 if double else torch.float32
     gx = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=dtype)
     nx = gx / (gx.mean(dim=-1, keepdim=True) + eps)
     return x + x * (gamma * nx).to(x.dtype) + beta.to(x.dtype)

@@ -298,7 +298,9 @@ def test_compiled_blocks_serve_every_size(
         sum(out.sum() for out in model.train()(x)).backward()
         counts.append(len(graphs))
     assert counts[0] >= 16
-    assert counts[1:] == counts[1:2] * 4
+    # torch 2.1 needs a third size to see that all of them vary.
+    later = counts[2 if torch.__version__.startswith('2.1.') else 1 :]
+    assert later == later[:1] * len(later)
     outs = copy.deepcopy(model).eval()(x)
     torch.testing.assert_close(outs, plain.eval()(x), rtol=1e-4, atol=1e-4)
 

@@ -14,7 +14,9 @@ from torch import Tensor
 
 if not torch.cuda.is_available():
     os.environ.setdefault('TRITON_INTERPRET', '1')
-pytest.importorskip('triton', reason='triton is an extra: optional.txt')
+pytest.importorskip(
+    'triton', minversion='3.0', reason='triton is an extra: optional.txt'
+)
 
 from op_cases import (
     DTYPES,

@@ -295,6 +295,20 @@ CASES: Dict[str, Case] = {
         no_package('torch', 'torch'),
         ('torch is not installed', 'fix: pip install torch==2.13.0\n'),
     ),
+    'old torch': Case(
+        change('torch/__init__.py', TORCH.replace('2.13.0', '2.0.1')),
+        (
+            'torch 2.0.1 is older than 2.1',
+            'fix: pip install torch==2.13.0\n',
+        ),
+    ),
+    'old numpy': Case(
+        change(
+            'numpy/__init__.py',
+            "__version__ = '1.24.4'\nuint8 = ones = lambda *a, **k: 1",
+        ),
+        ('numpy 1.24.4 is older than 1.26', 'fix: pip install "numpy>=1.26"'),
+    ),
     'no mmengine': Case(
         no_package('mmengine', 'onedl-mmengine'),
         (

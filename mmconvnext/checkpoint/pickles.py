@@ -57,7 +57,7 @@ PATHS = {
 STATISTICS = ('min', 'max', 'current', 'mean')
 DTYPES = {type(np.dtype(kind)) for kind in '?bhilqBHILQefd'}
 # Where numpy keeps these has changed; what it pickles by says it.
-NUMPY = {
+NUMPY: Dict[Any, str] = {
     np.empty(0).__reduce__()[0]: 'multiarray',
     np.float64(0).__reduce__()[0]: 'multiarray',
     np.empty(1).__reduce_ex__(5)[0]: 'numeric',

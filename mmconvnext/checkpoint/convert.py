@@ -29,8 +29,8 @@ class Account:
         found: what the checkpoint is.
         source: where it came from.
         loaded: our name to the key it was read from.
-        dropped: key to the reason it has no place in the model.
-        absent: our name to the reason the checkpoint may lack it.
+        dropped: key to the reason it is not loaded.
+        absent: our name to the reason it may be missing.
         changed: our name to what was done beyond renaming.
         verb: what was done to the tensors in ``loaded``.
         note: what a reader of the result has to know.
@@ -90,12 +90,12 @@ def convert(
 
     Args:
         state_dict: tensors by name, in any nesting of dicts.
-        model: a ConvNeXt or ConvNeXtV2 backbone; it is only looked at.
+        model: a ConvNeXt or ConvNeXtV2 backbone; it is not changed.
         ema: take the averaged weights instead of the others.
-        prefix: of the copy that is meant, where there are several.
-        final_norm: start ``norm3`` from the classifier's last norm. Off,
-            since that norm acts on pooled features of one stage: its scale
-            does not suit a map, and the other stages have no such start.
+        prefix: of the wanted copy, where there are several.
+        final_norm: start ``norm3`` from the classifier's last norm. Off by
+            default: that norm acts on pooled features of one stage, so its
+            scale does not suit a map, and no other stage has one.
 
     Returns:
         The tensors to load, in the model's types and on the checkpoint's
@@ -135,7 +135,7 @@ def _target(model: nn.Module) -> Dict[str, Tensor]:
     target = model.state_dict()
     if 'downsample_layers.0.0.weight' not in target:
         raise CheckpointError(
-            f'{type(model).__name__} is no ConvNeXt backbone; pass the '
+            f'{type(model).__name__} is not a ConvNeXt backbone; pass the '
             f'backbone itself, as in load(model.backbone, ...)'
         )
     return target
@@ -204,7 +204,7 @@ def _check_grn(tensors: Mapping[str, Tensor]) -> None:
 def _unused(name: str) -> str:
     if re.match(r'norm\d\.', name):
         return 'norm of a stage the model does not return'
-    return 'stage behind the last of out_indices, not built'
+    return 'stage after the last of out_indices, not built'
 
 
 def _inflate(
@@ -213,8 +213,9 @@ def _inflate(
     """Spread a 3-channel stem over other channels, sum preserved.
 
     Each channel is a copy of channel ``i % 3`` divided by the number of its
-    copies, or below three the mean of all, as timm's ``adapt_input_conv``
-    does up to the scale: equal channels give what they gave before.
+    copies; one or two channels are means of all three. So does timm's
+    ``adapt_input_conv``, up to the scale. Equal channels give the same
+    result as before.
     """
     have, want = value.shape[-3:-2], goal.shape[-3:-2]
     if name != 'downsample_layers.0.0.weight' or have == want:
@@ -251,7 +252,7 @@ def find_beside(
     prefix: Optional[str] = None,
     plain: bool = False,
 ) -> Dict[str, Tensor]:
-    """Find what stands beside a backbone, such as the decoder of FCMAE.
+    """Find the parts next to a backbone, such as the decoder of FCMAE.
 
     Args:
         state_dict: tensors by name, in any nesting of dicts.

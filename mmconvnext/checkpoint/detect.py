@@ -1,7 +1,7 @@
-"""Find the one ConvNeXt in a state dict and put it under our names, whole.
+"""Find the one ConvNeXt in a state dict and give its tensors our names.
 
-Anchors find it, ``FORMATS`` renames it, and the list of every name and shape
-a ConvNeXt of its size must have decides whether it is one.
+Anchors find it, ``FORMATS`` renames its keys, and the list of all names and
+shapes of a ConvNeXt of its size decides whether it is one.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _flatten(state: Any) -> Dict[str, Tensor]:
 
 def _is_ema(prefix: str, flat: Mapping[str, Tensor]) -> bool:
     # mmengine's EMAHook swaps the two when it saves: its state_dict holds
-    # the average. The counter tells its files from others.
+    # the average. A counter marks its files.
     if 'ema_state_dict.steps' in flat:
         return prefix.startswith('state_dict.')
     return any(EMA_PART.search(part) for part in prefix.split('.'))
@@ -135,8 +135,8 @@ def _refuse_relatives(flat: Mapping[str, Tensor]) -> None:
         regex = re.compile(rf'(.*\.)?{pattern}')
         return any(regex.fullmatch(key) for key in flat)
 
-    for what, has, lacks in REFUSED:
-        if all(map(seen, has)) and not any(map(seen, lacks)):
+    for what, has, without in REFUSED:
+        if all(map(seen, has)) and not any(map(seen, without)):
             raise CheckpointError(
                 f'this is {what}, which our backbones do not compute'
             )
@@ -285,7 +285,7 @@ def _licence(name: str, version: int, keys: Sequence[str]) -> str:
 
 
 def stage_sizes(names: Mapping[str, Tensor]) -> Tuple[Shape, Shape]:
-    """Count blocks and channels; biases tell them even of a wrong kernel."""
+    """Count blocks and channels; biases give them even for a wrong kernel."""
     blocks: Dict[int, List[int]] = {}
     for key in names:
         match = re.match(r'stages\.(\d)\.(\d+)\.', key)
@@ -373,7 +373,9 @@ def _check(
     problems = {'missing': missing, 'left over': left, 'shape': wrong}
     texts = [f'{k}: {some_of(sorted(v))}' for k, v in problems.items() if v]
     if texts:
-        raise CheckpointError(f'{found} does not add up. {"; ".join(texts)}')
+        raise CheckpointError(
+            f'{found} is not a whole ConvNeXt. {"; ".join(texts)}'
+        )
 
 
 def _reader(
@@ -394,12 +396,12 @@ def _reader(
 def detect(
     state_dict: Any, ema: bool = False, prefix: Optional[str] = None
 ) -> Found:
-    """Say what a checkpoint is, after checking every name and shape.
+    """Identify a checkpoint and check every name and shape.
 
     Args:
         state_dict: tensors by name, in any nesting of dicts.
-        ema: look at the averaged weights instead of the others.
-        prefix: of the copy that is meant, where there are several.
+        ema: take the averaged weights instead of the others.
+        prefix: of the wanted copy, where there are several.
 
     Raises:
         CheckpointError: unless exactly one whole ConvNeXt is in it.

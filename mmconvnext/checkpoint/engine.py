@@ -38,10 +38,10 @@ class Initializer:
 
 
 def resolve_init_cfg(init_cfg: Any) -> Any:
-    """Replace mmengine's Pretrained, which forgives, by ours, put last.
+    """Replace mmengine's Pretrained, which is not strict, by ours, last.
 
-    mmengine itself orders its own type only; what is read from a file has
-    to overwrite what other entries fill in.
+    mmengine moves only its own type to the end; weights from a file have to
+    overwrite the values of other entries.
     """
     if not init_cfg:
         return init_cfg
@@ -81,7 +81,7 @@ def _refuse_for_engine(filename: str, map_location: Any = None) -> Any:
 
 
 def install_safe_loading() -> None:
-    """Let all that mmengine loads go through :func:`weights_io.read`.
+    """Let mmengine load every file through :func:`weights_io.read`.
 
     That is ``load_from``, resuming, the checkpoint of a test and every
     other module's ``init_cfg``. mmengine alone reads a pickle without

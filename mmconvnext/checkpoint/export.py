@@ -87,7 +87,7 @@ def export_detector(
     and heads have the same names in mmdet 3 and mmseg 1.
 
     Raises:
-        CheckpointError: where no backbone stands under ``backbone.``.
+        CheckpointError: where there is no backbone under ``backbone.``.
     """
     whole = translate(state_dict, ema, 'backbone')
     prefix = whole.found.prefix

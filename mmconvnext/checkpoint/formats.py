@@ -1,7 +1,7 @@
 """How each library names and shapes a ConvNeXt: tables, and renaming by them.
 
-Adding a format is adding a row to ``FORMATS``; the tests run over its rows.
-The maps were read off the systems named in each row; no code is theirs.
+To add a format, add a row to ``FORMATS``; the tests run over its rows. The
+names follow the libraries named in each row; no code is theirs.
 """
 
 from __future__ import annotations
@@ -169,13 +169,13 @@ class Format(NamedTuple):
     """One published way to name and shape the same tensors.
 
     Args:
-        anchor: the key that ends in this marks a backbone; what stands
-            before it is the prefix.
-        proof: the key that must stand under the same prefix.
+        anchor: the key that ends in this marks a backbone; the part before
+            it is the prefix.
+        proof: a key that must exist under the same prefix.
         names: our name to theirs, with index slots.
         also: further names of theirs, to ours.
         reads: tensors that may be stored in another shape.
-        drops: keys under the prefix that are no part of a backbone.
+        drops: keys under the prefix that do not belong to a backbone.
         writes: the shapes an export takes.
         conv_mlp: archs whose linear layers an export writes as 1x1
             convolutions.
@@ -183,7 +183,7 @@ class Format(NamedTuple):
         licence: of all published weights in this format.
         trunk: it never has a last norm, whatever it was trained for.
         note: what an export of a dense backbone with output norms says.
-        norm_beside: the last norm may stand beside the prefix.
+        norm_beside: the last norm may be next to the prefix, not under it.
     """
 
     anchor: str
@@ -295,7 +295,7 @@ EXPORTS: Dict[str, Format] = {
     ),
 }
 # Relatives that no backbone of ours computes: all of ``has``, none of
-# ``lacks``. Without these rows they would fail too, less clearly.
+# ``without``. They would fail without these rows too, less clearly.
 TIMM_BLOCK = r'stages[._]0\.blocks\.0\.conv_dw\.weight'
 REFUSED = (
     (

@@ -71,8 +71,8 @@ def build(
         A ConvNeXt or ConvNeXtV2 in evaluation mode.
 
     Raises:
-        CheckpointError: for what is no whole ConvNeXt, or does not fit the
-            options.
+        CheckpointError: for a source that is not a whole ConvNeXt or does
+            not fit the options.
     """
     if 'arch' in backbone_options:
         raise CheckpointError('build takes no arch: the file decides it')
@@ -135,7 +135,7 @@ def _kind(found: Found) -> Dict[str, Any]:
     """Say type and arch of a backbone as a config does."""
     arch: Any = found.arch
     if arch not in ARCHS or found.version not in ARCHS[arch].versions:
-        # Stages that the file lacks are not built, but want a size.
+        # Stages missing from the file are not built but need a size.
         lacking = [1] * (len(STRIDES) - len(found.depths))
         arch = dict(
             depths=[*found.depths, *lacking], dims=[*found.dims, *lacking]

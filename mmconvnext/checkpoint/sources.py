@@ -132,7 +132,7 @@ def _from_timm(name: str, sha256: Optional[str]) -> Path:
     return _download(cfg.url, sha256)
 
 
-# prefix of a source: what gives the file of the name behind it
+# prefix of a source: the function that fetches the name after it
 SCHEMES: Dict[str, Callable[[str, Optional[str]], Path]] = {
     'https://': lambda name, sha256: _download(f'https://{name}', sha256),
     'file://': lambda name, sha256: Path(name),
@@ -147,7 +147,7 @@ def locate(source: Source, sha256: Optional[str] = None) -> Path:
     A local path that holds no file comes back as it is.
 
     Raises:
-        CheckpointError: for a source that cannot be had, and for a file
+        CheckpointError: for a source that cannot be fetched, and for a file
             whose digest does not start with ``sha256``.
     """
     prefix, mark, name = os.fspath(source).rpartition('://')

@@ -134,7 +134,7 @@ def write_scores(out: Path, entries: List[Entry], total: Score) -> None:
 
 
 def table(total: Score) -> str:
-    """Lay the scores per class out for the terminal."""
+    """Format the scores per class for the terminal."""
     rows = {**total.classes, 'mean': total.means}
     width = max(map(len, rows))
     head = ''.join(f'{column:>10}' for column in total.means)

@@ -1,4 +1,4 @@
-"""A trained model of either host with all that it needs to predict."""
+"""A trained model of either host with everything prediction needs."""
 
 from __future__ import annotations
 

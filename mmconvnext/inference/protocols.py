@@ -56,7 +56,7 @@ def augmenting(
     Scales are ratios of the pipeline's own, not of the image's size.
     """
     at = [step['type'] for step in pipeline].index('Resize')
-    before, resize, behind = pipeline[:at], pipeline[at], pipeline[at + 1 :]
+    before, resize, after = pipeline[:at], pipeline[at], pipeline[at + 1 :]
     scales = [
         dict(resize, scale=tuple(int(side * r) for side in resize['scale']))
         for r in ratios
@@ -65,7 +65,7 @@ def augmenting(
         dict(type='RandomFlip', prob=p, direction='horizontal')
         for p in ([0.0, 1.0] if flip else [0.0])
     ]
-    steps = [scales, flips, *([step] for step in behind)]
+    steps = [scales, flips, *([step] for step in after)]
     return [*before, dict(type='TestTimeAug', transforms=steps)]
 
 

@@ -32,7 +32,7 @@ from mmengine.registry import DATASETS, METRICS, init_default_scope
 class Score(NamedTuple):
     """Percentages by column, as IoU; NaN where a column has no meaning.
 
-    ``means`` are over classes, ``classes`` each class by itself.
+    ``means`` are over classes, ``classes`` has each class.
     """
 
     means: Mapping[str, float]
@@ -187,7 +187,7 @@ class CocoScorer:
         return self._score(self._results[-1:])
 
     def legend(self, score: Score) -> Dict[str, Sequence[int]]:
-        """Nothing: boxes bear their names."""
+        """Return nothing: the boxes carry their names."""
         return {}
 
     def total(self) -> Score:
@@ -220,7 +220,7 @@ class CocoScorer:
             for key in metric.img_ids
             for instance in self._objects[key]
         }
-        # The metric gives up without a single detection: all are missed.
+        # Without any detection the metric returns nothing: all are missed.
         missed = {True: 0.0, False: math.nan}
         return [
             100 * float(found.get(f'{name}_precision', missed[i in labelled]))

@@ -1,4 +1,4 @@
-"""Modules that own parameters; what they compute stands in ``ops``."""
+"""Modules that own parameters; their arithmetic is in ``ops``."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def to_nchw(x: Tensor) -> Tensor:
 class LayerNorm2d(nn.LayerNorm):
     """Layer norm over the channels of ``(N, C, H, W)``.
 
-    The result has the same shape and lies channels last in memory, which is
-    what the convolution behind it and the next block want.
+    The result has the same shape and is channels-last in memory, as the
+    convolution after it and the next block need it.
     """
 
     def __init__(self, num_channels: int, eps: float = 1e-6) -> None:
@@ -41,7 +41,7 @@ class SameConv2d(nn.Conv2d):
 
     What a 2x2 convolution of stride 2 becomes where a stage is dilated
     instead (``output_stride``). An even kernel has no middle: with dilation
-    1 the padding lies on the right and below, so that the output at (2y, 2x)
+    1 the padding is on the right and below, so that the output at (2y, 2x)
     is the one that stride 2 has at (y, x).
     """
 

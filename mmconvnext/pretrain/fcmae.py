@@ -23,14 +23,14 @@ from ..models.layers import LayerNorm2d
 from ..registry import MODELS
 from .visible_patches import GRN_SCOPES, VisiblePatches
 
-CELL = STRIDES[-1]  # pixels that a position of the last stage stands for
+CELL = STRIDES[-1]  # pixels per position of the last stage
 PIXEL_EPS = 1e-6
 
 
 def to_patches(images: Tensor, size: int = CELL) -> Tensor:
     """Cut ``(N, C, H, W)`` into ``(N, h, w, size * size * C)``.
 
-    Pixels of a patch stand row by row, channels last, as in the authors'
+    Pixels of a patch are in rows, channels last, as in the authors'
     code.
     """
     n, c, height, width = images.shape
@@ -54,8 +54,8 @@ class FCMAE(BaseModel):
 
     All weights start from a truncated normal of std .02, biases from zero,
     the mask token from a normal of std .02. The authors' code draws
-    convolutions, sparse linear layers and the encoder's stem with std 1 by
-    omission, over the encoder's own start.
+    convolutions, sparse linear layers and the encoder's stem with std 1, by
+    an omission that overwrites the encoder's own initialisation.
 
     Args:
         backbone: config of a ConvNeXt or ConvNeXtV2 of this package. Its
@@ -74,7 +74,7 @@ class FCMAE(BaseModel):
             image, as in fine-tuning and the paper's experiments; ``batch``,
             over all of the batch, as in the authors' PyTorch code.
         data_preprocessor: mmengine's; normalises the images.
-        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` goes on from
+        init_cfg: ``dict(type='Pretrained', checkpoint=...)`` starts from
             any ConvNeXt checkpoint, and from its FCMAE decoder if it has
             one.
 
@@ -329,8 +329,8 @@ class FCMAE(BaseModel):
     def reconstruct(self, images: Tensor, mask: Tensor) -> Tensor:
         """Predict all pixels, in the units of ``images``.
 
-        With ``norm_pix_loss`` a prediction says nothing of a patch's mean
-        and contrast; it is given those of the image.
+        With ``norm_pix_loss`` a prediction does not contain a patch's mean
+        and contrast; those of the image are used.
 
         Returns:
             ``(N, C, H, W)``. Visible patches are never trained and come out
@@ -356,7 +356,7 @@ def load(
     map_location: Any = 'cpu',
     **options: Any,
 ) -> None:
-    """Go on from a checkpoint, whole or not at all; log what was loaded.
+    """Start from a checkpoint, whole or not at all; log what was loaded.
 
     Args:
         model: its encoder is loaded, and its decoder if there is one.

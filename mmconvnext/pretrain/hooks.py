@@ -1,4 +1,4 @@
-"""What watches a pre-training run: bad losses, bad files, pictures."""
+"""Hooks of a pre-training run: bad losses, bad files, pictures."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class NonFiniteLossHook(Hook):
     rate, iteration and seed. Checkpoints stay as they are.
 
     Raises:
-        NonFiniteLossError: from the training step; names the file, and the
-            checkpoint to go on from.
+        NonFiniteLossError: from the training step; names the file and the
+            checkpoint to resume from.
     """
 
     def before_train(self, runner: Runner) -> None:
@@ -139,7 +139,7 @@ class SkippedImagesHook(Hook):
 
 @HOOKS.register_module()
 class ReconstructionHook(Hook):
-    """Draw what the model fills in, for the same images and masks each time.
+    """Draw reconstructions of the same images and masks each time.
 
     ``reconstructions/epoch_<n>.png`` in the work dir, a row per image.
 

@@ -21,7 +21,7 @@ SHORT_SIDE = 224  # pixels, what images are resized to
 
 
 class Reconstructor:
-    """A pre-trained FCMAE, filling in what it hides from itself.
+    """A pre-trained FCMAE that reconstructs images under random masks.
 
     Args:
         cfg, checkpoint, device: as for

@@ -1,10 +1,10 @@
 """The visible patches of a batch of images.
 
 A mask that is constant on 32 x 32 pixels hides whole windows of every stem
-and downsampling kernel. All that a ConvNeXt computes on what is visible is
-therefore what it computes on a batch of separate 32 x 32 images, but for the
-depthwise convolution, which sees neighbours, and GRN, which sums over an
-image. Both ask here. The result is that of the submanifold convolutions of
+and downsampling kernel. On visible patches a ConvNeXt therefore computes the
+same as on a batch of separate 32 x 32 images, except for the depthwise
+convolution, which sees neighbours, and GRN, which sums over an image. Both
+use this module. The result is that of the submanifold convolutions of
 ConvNeXt V2 (arXiv 2301.00808, section 3): hidden positions are zero to the
 convolution and do not count in GRN.
 """
@@ -36,8 +36,8 @@ class _Scatter(torch.autograd.Function):
 class _Gather(torch.autograd.Function):
     """Rows ``(total, C)`` to those at ``index``, which repeats none.
 
-    What torch does for index_select in the backward pass adds up, row by
-    row; places that are all different need no sum.
+    torch's backward pass of index_select adds up row by row; indices that
+    are all different need no sum.
     """
 
     @staticmethod
@@ -53,7 +53,7 @@ class _Gather(torch.autograd.Function):
 
 
 class VisiblePatches:
-    """Where visible patches lie, and how they meet their neighbours.
+    """Where visible patches are, and which neighbours they see.
 
     Patches are ordered by the number of visible patches of their image,
     so that images with equally many are one batch for GRN.

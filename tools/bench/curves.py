@@ -5,7 +5,7 @@ seed, hence the same weights, batches and dropped paths; that they had is
 checked after every step.
 
 Losses drift apart however right a path is, for training amplifies rounding.
-How far, a third run tells: plain PyTorch again, whose first weights differ
+A third run shows how far: plain PyTorch again, whose first weights differ
 in the last bit. A wrong path shows in the first steps, and in float64, where
 rounding takes longer to grow than a short training lasts.
 """
@@ -173,7 +173,7 @@ def draw(runs: Dict[str, Recorder], title: str) -> Figure:
     for index, (name, run) in enumerate(runs.items()):
         every = max(1, len(run.losses) // 10)
         look = dict(plots.style(index), markevery=every, markersize=5)
-        # Dashes: one curve lies on the other.
+        # Dashes, because the curves coincide.
         look['linestyle'] = ('-', '--', ':')[index]
         top.plot(run.losses, label=name, **look)
         if index:

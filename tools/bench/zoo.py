@@ -17,7 +17,7 @@ LIBRARY = Library('torchvision', 'FRAGMENT')
 
 def _declare_torchvision_operators() -> None:
     # At import torchvision registers fake implementations of operators
-    # whose schemas stand in its compiled part. Any schema will do.
+    # whose schemas are in its compiled part. Any schema will do.
     folder = importlib.util.find_spec('torchvision').submodule_search_locations
     source = Path(folder[0], '_meta_registrations.py').read_text()
     names = re.findall(r'register_\w+\("(?:torchvision::)?(\w+)"', source)

@@ -15,6 +15,7 @@ from tiny import load
 
 FOLDERS = ('configs', 'mmconvnext', 'tests', 'tools')
 READMES = [ROOT / folder / 'README.md' for folder in ('.', *FOLDERS)]
+READMES.append(ROOT / '.github' / 'CONTRIBUTING.md')
 BLOCK = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
 SPAN = re.compile(r'`([^`]+)`')
 LINK = re.compile(r'\]\(([^)\s]+)\)')

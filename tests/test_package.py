@@ -73,7 +73,14 @@ before = set(sys.modules)
 import mmconvnext
 print(*(set(sys.modules) - before))
 """
-LATE = ('inference', 'adopt', 'deploy', 'analysis.plots', 'analysis.report')
+LATE = (
+    'inference',
+    'adopt',
+    'deploy',
+    'data',
+    'analysis.plots',
+    'analysis.report',
+)
 LATE += ('analysis.features', 'analysis.complexity', 'checkpoint.parity')
 
 

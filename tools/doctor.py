@@ -633,6 +633,23 @@ def missing_data(cfg: dict) -> Iterator[Problem]:
         lines = [line for line in str(error).splitlines() if line.strip()]
         lacking = [line.split()[0] for line in lines if 'MISSING' in line]
         yield Problem(f'{lines[0]} {" ".join(lacking)}', lines[-1])
+    else:
+        yield from wrong_data(cfg)
+
+
+def wrong_data(cfg: dict) -> Iterator[Problem]:
+    """Ask what train.py asks of the labels."""
+    try:
+        data = importlib.import_module('mmconvnext.data')
+    except Exception:
+        return  # as above
+    for each in data.check(cfg):
+        if each.severity != 'note':
+            yield Problem(
+                f'{each.severity} in {each.file}: {each.found}; expected '
+                f'{each.expected}',
+                each.fix,
+            )
 
 
 def probe_config(name: str) -> Callable[[], dict]:

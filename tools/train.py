@@ -45,6 +45,7 @@ def parse_args() -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Any:
     """Turn the command line into a config that is ready to run."""
     from mmconvnext import cli
+    from mmconvnext.data import demand
 
     cfg = cli.load_config(args)
     cli.set_amp(cfg, args.amp)
@@ -58,7 +59,9 @@ def configure(args: argparse.Namespace) -> Any:
                 f'auto_scale_lr.base_batch_size to scale from'
             )
         cfg.auto_scale_lr.enable = True
-    cli.check_data(cfg, ['train_dataloader', 'val_dataloader'])
+    loaders = ['train_dataloader', 'val_dataloader']
+    cli.check_data(cfg, loaders)
+    demand(cfg, loaders)
     return cfg
 
 

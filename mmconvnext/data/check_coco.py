@@ -6,60 +6,20 @@ file, not in that of ``classes``, and drops what it cannot use in silence.
 
 from __future__ import annotations
 
-import difflib
+import contextlib
 import json
 import os
-from collections import Counter
 from typing import (
-    Any,
-    Callable,
     Dict,
     Iterator,
     List,
-    NamedTuple,
-    Optional,
     Sequence,
-    Tuple,
 )
 
-import numpy as np
-
+from .coco_rows import JUDGES, NEEDED, Coco
 from .findings import Finding, some
 from .images import files_below, is_image, loaded_size, progress, spread
-
-# list: the keys that hosts read of each of its rows
-NEEDED = {
-    'images': ('id', 'file_name', 'width', 'height'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
-    'categories': ('id', 'name'),
-}
-# Boxes beyond the border by no more than this are rounding.
-SLACK = 1.0
-# A share of boxes outside that means another convention, not a slip.
-MANY = 0.2
-
-
-class Coco(NamedTuple):
-    """A COCO file and how a config reads it.
-
-    Attributes:
-        file: its path.
-        content: what is in it.
-        folder: of its images.
-        classes: of the config, in order.
-        masks: whether masks are read.
-        training: whether the file is trained on.
-    """
-
-    file: str
-    content: Dict[str, List[Dict]]
-    folder: str
-    classes: Sequence[str]
-    masks: bool
-    training: bool
-
-    def finding(self, severity: str, *words: str) -> Finding:
-        return Finding(severity, self.file, *words)
+from .sources import Source, step_of
 
 
 def read_coco(path: str) -> Dict[str, List[Dict]]:
@@ -86,15 +46,17 @@ def read_coco(path: str) -> Dict[str, List[Dict]]:
     return content
 
 
-def check_coco(source: Any, limit: int) -> Iterator[Finding]:
+def check_coco(
+    source: Source, limit: int, family: Sequence[Source] = ()
+) -> Iterator[Finding]:
     """Judge a data set of MMDetection's CocoDataset.
 
     Args:
-        source: a :class:`~.sources.Source`.
+        source: a data set that reads as CocoDataset does.
         limit: of images that are opened, spread over all.
+        family: all data sets of the config; their files may list images of
+            the same folder.
     """
-    from .sources import step_of
-
     data = source.data
     step = step_of(source.pipeline, 'LoadAnnotations') or {}
     try:
@@ -109,6 +71,7 @@ def check_coco(source: Any, limit: int) -> Iterator[Finding]:
         )
         return
     folder = data.data_prefix.get('img') or data.data_prefix.get('img_path')
+    others = {getattr(each.data, 'ann_file', '') for each in family}
     yield from judge_coco(
         Coco(
             data.ann_file,
@@ -117,6 +80,7 @@ def check_coco(source: Any, limit: int) -> Iterator[Finding]:
             source.classes,
             bool(step.get('with_mask')),
             source.is_training,
+            sorted(others - {data.ann_file, ''}),
         ),
         limit,
     )
@@ -127,229 +91,6 @@ def judge_coco(coco: Coco, limit: int) -> Iterator[Finding]:
     for judge in JUDGES:
         yield from judge(coco)
     yield from judge_files(coco, limit)
-
-
-def judge_names(coco: Coco) -> Iterator[Finding]:
-    """Compare the categories with the classes: names, then their order."""
-    names = [row['name'] for row in coco.content['categories']]
-    known = [name for name in coco.classes if name in names]
-    missing = [name for name in coco.classes if name not in names]
-    numbered = [name for name in names if name in known]
-    if missing:
-        yield coco.finding(
-            'error',
-            f'categories {tuple(names)}: without {some(missing)}',
-            f'each of classes={tuple(coco.classes)}',
-            _spelling(missing, names),
-        )
-    elif len(numbered) != len(known):
-        twice = sorted({n for n in numbered if numbered.count(n) > 1})
-        yield coco.finding(
-            'error',
-            f'categories of one name: {some(twice)}',
-            'every name once',
-            'give both the same id and keep one',
-        )
-    elif numbered != list(coco.classes):
-        yield coco.finding(
-            'error',
-            f'categories in the order {tuple(numbered)}',
-            f'the order of classes={tuple(coco.classes)}: hosts number them '
-            'as they are in the file, so names would be exchanged',
-            f'classes={tuple(numbered)} in metainfo',
-        )
-
-
-def _spelling(missing: Sequence[str], names: Sequence[str]) -> str:
-    """Name the categories that are spelt nearly alike."""
-    lower = {str(name).lower(): name for name in names}
-    pairs = []
-    for name in missing:
-        near = difflib.get_close_matches(name.lower(), lower, 1)
-        if near:
-            pairs.append(f'{name!r} -> {lower[near[0]]!r}')
-    if pairs:
-        return f'correct the spelling in classes: {some(pairs)}'
-    return f'classes={tuple(names)} in metainfo, if these are yours'
-
-
-def judge_left_out(coco: Coco) -> Iterator[Finding]:
-    """Count the annotations of categories that no class names."""
-    names = {row['id']: row['name'] for row in coco.content['categories']}
-    left: Dict[str, int] = {}
-    for row in coco.content['annotations']:
-        name = names.get(row['category_id'])
-        if name is not None and name not in coco.classes:
-            left[name] = left.get(name, 0) + 1
-    if left:
-        words = [f'{name} ({number})' for name, number in left.items()]
-        yield coco.finding(
-            'warning',
-            f'annotations of categories that are no class: {some(words)}',
-            f'categories among classes={tuple(coco.classes)}',
-            'nothing if they shall be left out; else add them to classes',
-        )
-
-
-def judge_ids(coco: Coco) -> Iterator[Finding]:
-    """Find ids given twice, and references to what is not there."""
-    for name in NEEDED:
-        counts = Counter(row['id'] for row in coco.content[name])
-        twice = [each for each, number in counts.items() if number > 1]
-        if twice:
-            yield coco.finding(
-                'error',
-                f'{name} that share an id: {some(twice)}',
-                f'every id once among {name}',
-                'number them again',
-            )
-    for key, name in (('image_id', 'images'), ('category_id', 'categories')):
-        known = {row['id'] for row in coco.content[name]}
-        rows = coco.content['annotations']
-        lost = [row['id'] for row in rows if row[key] not in known]
-        if lost:
-            yield coco.finding(
-                'error' if len(lost) == len(rows) else 'warning',
-                f'{len(lost)} of {len(rows)} annotations whose {key} is not '
-                f'among {name}: {some(lost)}',
-                f'an id of {name}',
-                f'correct {key}; such annotations are left out in silence',
-            )
-
-
-def judge_boxes(coco: Coco) -> Iterator[Finding]:
-    """Find boxes that are no boxes, empty, outside, or half outside."""
-    images = {row['id']: row for row in coco.content['images']}
-    kinds: Dict[str, List[str]] = {}
-    usable = 0
-    for row in coco.content['annotations']:
-        if row['image_id'] in images:
-            kind = box_fault(row, images[row['image_id']])
-            usable += kind in ('', 'partly') and not row.get('iscrowd')
-            if kind:
-                kinds.setdefault(kind, []).append(_box(row, images))
-    rows = len(coco.content['annotations'])
-    for kind, found in kinds.items():
-        expected, fix = BOX_FAULTS[kind]
-        fatal = kind == 'broken' or len(found) > MANY * rows
-        yield coco.finding(
-            'error' if fatal else 'warning',
-            f'{len(found)} of {rows} boxes {WORDS[kind]}: {some(found)}',
-            expected,
-            fix,
-        )
-    if not usable and not any(len(f) == rows for f in kinds.values()):
-        yield _nothing(coco)
-
-
-WORDS = {
-    'broken': 'that are not four finite numbers',
-    'empty': 'narrower than a pixel',
-    'outside': 'outside of their image',
-    'partly': 'that reach beyond their image',
-}
-# kind: what is expected, what to do
-BOX_FAULTS = {
-    'broken': ('[x, y, width, height]', 'correct or remove them'),
-    'empty': (
-        'width and height of a pixel or more, and an area above 0; smaller '
-        'ones are left out in silence',
-        'boxes are pixels, not shares of the image; remove empty ones',
-    ),
-    'outside': (
-        '[x, y, width, height] in pixels of the image; these are left out '
-        'in silence',
-        'correct them: is it the size of another image, or [x1, y1, x2, y2]?',
-    ),
-    'partly': (
-        'x + width and y + height inside of the image',
-        'cut them at the border; are they [x1, y1, x2, y2]?',
-    ),
-}
-
-
-def box_fault(row: Dict, image: Dict) -> str:
-    """Name what is wrong with an annotation's box; empty where nothing is."""
-    try:
-        x, y, width, height = map(float, row['bbox'])
-    except (TypeError, ValueError):
-        return 'broken'
-    if not np.isfinite([x, y, width, height]).all():
-        return 'broken'
-    if width < 1 or height < 1 or not row['area'] > 0:
-        return 'empty'
-    right, bottom = image['width'], image['height']
-    if x >= right or y >= bottom or x + width <= 0 or y + height <= 0:
-        return 'outside'
-    beyond = max(-x, -y, x + width - right, y + height - bottom)
-    return 'partly' if beyond > SLACK else ''
-
-
-def _box(row: Dict, images: Dict) -> str:
-    image = images[row['image_id']]
-    size = f'{image["width"]} x {image["height"]}'
-    return f'{row["bbox"]} in {image["file_name"]} ({size})'
-
-
-def _nothing(coco: Coco) -> Finding:
-    return coco.finding(
-        'error',
-        f'{len(coco.content["images"])} images and no object that can be '
-        f'{"trained on" if coco.training else "tested with"}',
-        'labelled objects of the classes',
-        'is it the file of another split, or are all of them crowds?',
-    )
-
-
-def judge_masks(coco: Coco) -> Iterator[Finding]:
-    """Find objects without a mask where masks are read."""
-    if not coco.masks:
-        return
-    sizes = {
-        row['id']: [row['height'], row['width']]
-        for row in coco.content['images']
-    }
-    kinds: Dict[Tuple[str, str], List] = {}
-    for row in coco.content['annotations']:
-        kind = mask_fault(row.get('segmentation'), sizes.get(row['image_id']))
-        if kind:
-            kinds.setdefault(kind, []).append(row['id'])
-    rows = len(coco.content['annotations'])
-    for (severity, words), ids in kinds.items():
-        yield coco.finding(
-            severity,
-            f'{words} in {len(ids)} of {rows} annotations: {some(ids)}',
-            'polygons of three points and more, or run lengths',
-            'boxes only: with_mask=False in LoadAnnotations, no mask_head, '
-            "metric='bbox'; python tools/new_project.py --task boxes"
-            if severity == 'error'
-            else 'add the points; such objects are ignored in training',
-        )
-
-
-def mask_fault(
-    mask: Any, size: Optional[List[int]]
-) -> Optional[Tuple[str, str]]:
-    """Return severity and words for a mask that hosts cannot use."""
-    if not mask:
-        return 'error', 'no segmentation'
-    if isinstance(mask, list):
-        whole = [p for p in mask if len(p) % 2 == 0 and len(p) >= 6]
-        return None if whole else ('warning', 'polygons of too few points')
-    if not isinstance(mask, dict) or not mask.get('counts'):
-        return 'warning', 'a segmentation that is neither'
-    if size and list(mask.get('size', ())) != size:
-        return 'error', f'run lengths of {mask.get("size")}, image {size}'
-    return None
-
-
-JUDGES: Tuple[Callable[[Coco], Iterator[Finding]], ...] = (
-    judge_names,
-    judge_left_out,
-    judge_ids,
-    judge_boxes,
-    judge_masks,
-)
 
 
 def judge_files(coco: Coco, limit: int) -> Iterator[Finding]:
@@ -401,6 +142,8 @@ def _unlisted(coco: Coco, there: set) -> Iterator[Finding]:
     listed = {row['file_name'] for row in coco.content['images']}
     bare = sorted(p for p in there - listed if is_image(p))
     if bare and coco.training:
+        bare = sorted(set(bare) - _listed(coco.others))
+    if bare and coco.training:
         yield Finding(
             'warning',
             coco.folder or '.',
@@ -419,6 +162,15 @@ def _unlisted(coco: Coco, there: set) -> Iterator[Finding]:
             'objects, or truly nothing there',
             'filter_cfg=dict(filter_empty_gt=True) leaves them out',
         )
+
+
+def _listed(files: Sequence[str]) -> set:
+    found: set = set()
+    for file in files:
+        with contextlib.suppress(ValueError):  # reported with its own loader
+            rows = read_coco(file)['images']
+            found.update(row['file_name'] for row in rows)
+    return found
 
 
 def _sizes(coco: Coco, rows: Sequence[Dict]) -> Iterator[Finding]:

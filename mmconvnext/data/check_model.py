@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, Sequence, Tuple
 
 from .findings import Finding
-from .sources import Source, bare_name
+from .sources import Source, bare_name, name_of
 
 # Their classes are not those of the data set: objects or not, borders, maps
 # of things and stuff.
@@ -33,7 +33,7 @@ def check_model(cfg: Any, source: Source) -> Iterator[Finding]:
     if not classes or getattr(source.data, 'return_classes', False):
         return
     for name, head in heads(cfg.get('model') or {}):
-        where = f'{cfg.filename}, model.{name}'
+        where = f'{name_of(cfg)}, model.{name}'
         if bare_name(head.get('type')) in BORDERS:
             continue
         if head['num_classes'] != len(classes):

@@ -9,7 +9,7 @@ from .check_coco import check_coco
 from .check_maps import check_maps
 from .check_model import check_model
 from .findings import DataError, Finding, errors, ordered
-from .sources import LOADERS, Source, bare_name, sources
+from .sources import LOADERS, Source, bare_name, name_of, sources
 
 SAMPLE = 300  # of maps or images that are opened for each data set
 # What the config's data_check may say.
@@ -17,7 +17,10 @@ MODES = ('stop', 'warn', 'off')
 
 
 def check(
-    cfg: Any, loaders: Sequence[str] = LOADERS, sample: int = SAMPLE
+    cfg: Any,
+    loaders: Sequence[str] = LOADERS,
+    sample: int = SAMPLE,
+    model: bool = True,
 ) -> List[Finding]:
     """Judge all data that a config reads.
 
@@ -28,6 +31,7 @@ def check(
         cfg: of either host, its data where the config looks.
         loaders: keys of the loaders to go over.
         sample: of files opened for each data set.
+        model: whether the model's heads have to fit the data too.
 
     Returns:
         Errors, then warnings, then notes on what was not checked.
@@ -36,16 +40,18 @@ def check(
 
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     found: List[Finding] = []
+    # Images may be divided by lists alone, all of them in one folder.
+    family = list(sources(cfg, LOADERS, []))
     for source in sources(cfg, loaders, found):
         judge = checker_of(source.data)
         if judge is None:
             found.append(_unchecked(source))
             continue
-        found += judge(source, sample)
-        if source.is_training:
-            found += check_model(cfg, source)
-        else:
+        found += judge(source, sample, family)
+        if not source.is_training:
             found += _evaluator(cfg, source)
+        elif model:
+            found += check_model(cfg, source)
     return ordered(found)
 
 
@@ -85,7 +91,7 @@ def _evaluator(cfg: Any, source: Source) -> Iterator[Finding]:
         if file and ours and not _same(file, ours):
             yield Finding(
                 'error',
-                f'{cfg.filename}, {key}',
+                f'{name_of(cfg)}, {key}',
                 f'ann_file={file!r}',
                 f'{ours!r}, the file of {source.loader}',
                 f'ann_file={ours!r} in {key}',
@@ -97,7 +103,10 @@ def _same(first: str, second: str) -> bool:
 
 
 def demand(
-    cfg: Any, loaders: Sequence[str], say: Callable[[str], None] = print
+    cfg: Any,
+    loaders: Sequence[str],
+    say: Callable[[str], None] = print,
+    model: bool = True,
 ) -> None:
     """Stop before any work when the data cannot give what is asked for.
 
@@ -112,12 +121,12 @@ def demand(
     mode = cfg.get('data_check', 'stop')
     if mode not in MODES:
         raise ValueError(
-            f'data_check={mode!r} in {cfg.filename}; allowed: {list(MODES)}'
+            f'data_check={mode!r} in {name_of(cfg)}; allowed: {list(MODES)}'
         )
     ranks = [os.environ.get(key, '0') for key in ('RANK', 'SLURM_PROCID')]
     if mode == 'off' or ranks != ['0', '0']:
         return
-    found = check(cfg, loaders)
+    found = check(cfg, loaders, model=model)
     fatal = errors(found) if mode == 'stop' else []
     for finding in found:
         if finding not in fatal:

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Dict, Iterable, Iterator, List, Sequence, Tuple, TypeVar
 
-from ..files import EXTENSIONS
+from ..files import EXTENSIONS, ORIENTATION, TURNED_FORMATS
 
 T = TypeVar('T')
-# Tag of EXIF, and its values that exchange width and height.
-ORIENTATION, TURNED = 0x0112, (5, 6, 7, 8)
+SIDES_SWAPPED = (5, 6, 7, 8)  # orientations of EXIF
 
 
 def loaded_size(path: str) -> Tuple[int, int]:
@@ -26,15 +25,21 @@ def loaded_size(path: str) -> Tuple[int, int]:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(ORIENTATION) in TURNED
-            image.draft(None, (width // 8 or 1, height // 8 or 1))
+        # By a stream, as files.read_image: Pillow maps a file by name.
+        with open(path, 'rb') as stream, Image.open(stream) as image:
+            size, format = image.size, image.format
+            turned = format in TURNED_FORMATS and (
+                image.getexif().get(ORIENTATION) in SIDES_SWAPPED
+            )
+            image.draft(None, (size[0] // 8 or 1, size[1] // 8 or 1))
             image.load()
+            # A TIFF is turned by Pillow itself while it loads.
+            width, height = image.size if format == 'TIFF' else size
     except UnidentifiedImageError:
         raise ValueError('not a readable image') from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f'damaged: {error}') from None
+    except Exception as error:  # a damaged file breaks a parser anywhere
+        text = str(error) or type(error).__name__
+        raise ValueError(f'damaged: {text}') from None
     return (height, width) if turned else (width, height)
 
 

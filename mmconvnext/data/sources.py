@@ -38,6 +38,11 @@ def bare_name(kind: Any) -> str:
     return getattr(kind, '__name__', str(kind))
 
 
+def name_of(cfg: Any) -> str:
+    """Return the file of a config; a plain dict has none."""
+    return getattr(cfg, 'filename', None) or 'config'
+
+
 def leaves(dataset: Dict) -> Iterator[Dict]:
     """Yield the configs of the data sets inside wrappers.
 
@@ -80,7 +85,7 @@ def _build(leaf: Dict) -> Any:
 def _one_string(cfg: Any, loader: str, classes: str) -> Finding:
     return Finding(
         'error',
-        f'{cfg.filename}, {loader}.dataset.metainfo',
+        f'{name_of(cfg)}, {loader}.dataset.metainfo',
         f'classes={classes!r}, a string',
         'a tuple of names',
         f'classes=({classes!r},) with a comma after a single name',
@@ -92,7 +97,7 @@ def _unbuilt(cfg: Any, loader: str, leaf: Dict, error: Exception) -> Finding:
     text = text or 'no reason given (a missing ann_file or folder?)'
     return Finding(
         'error',
-        f'{cfg.filename}, {loader}.dataset',
+        f'{name_of(cfg)}, {loader}.dataset',
         f'{type(error).__name__}: {text}',
         f'settings that {bare_name(leaf.get("type"))} accepts',
         'edit the data set in the config',

@@ -321,6 +321,8 @@ def test_heads_of_another_number(number: int, tmp_path: Path) -> None:
     (found,) = errors(check(cfg))
     assert found.file.endswith('model.auxiliary_head[1]')
     assert found.found == f'num_classes={number}'
+    # Data can be looked at before there is a model for it.
+    assert check(cfg, model=False) == []
 
 
 def test_a_sigmoid_of_one_output_is_right(tmp_path: Path) -> None:
@@ -373,14 +375,22 @@ def test_only_the_first_process_reads(
     demand(seg_config(tmp_path), ['train_dataloader'])
 
 
-def test_reads_an_image_turned_as_the_host_does(tmp_path: Path) -> None:
-    from mmconvnext.data.images import loaded_size
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif', '.webp'])
+@pytest.mark.parametrize('orientation', [1, 3, 6, 8])
+def test_sizes_are_those_that_training_sees(
+    suffix: str, orientation: int, tmp_path: Path
+) -> None:
+    from PIL import Image
 
-    draw_maps(tmp_path, 0, 1)
-    turn(tmp_path)
-    path = tmp_path / 'images/training/0.jpg'
-    height, width = cv2.imread(str(path)).shape[:2]
-    assert loaded_size(str(path)) == (width, height) == SIZE
+    from mmconvnext.data.images import loaded_size
+    from mmconvnext.files import read_image
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f'image{suffix}'
+    Image.fromarray(image(0)).save(path, exif=exif)
+    height, width = read_image(path).shape[:2]
+    assert loaded_size(str(path)) == (width, height)
 
 
 def test_a_finding_is_one_line() -> None:

@@ -65,6 +65,8 @@ class MapScorer:
         self._folder = Path(labels or dataset.data_prefix['seg_map_path'])
         _check_exists(self._folder)
         self._root, self._suffix = root, dataset.seg_map_suffix
+        self._images = Path(dataset.data_prefix.get('img_path') or '')
+        self._images = self._images.absolute()
         self._info = dict(
             label_map=dataset.label_map,
             reduce_zero_label=dataset.reduce_zero_label,
@@ -79,11 +81,24 @@ class MapScorer:
         Raises:
             ValueError: when there is no label.
         """
-        relative = path.relative_to(self._root).with_suffix(self._suffix)
-        label = self._folder / relative
-        if not label.is_file():
-            raise ValueError(f'no label map at {label}')
+        found = [name for name in self._names_of(path) if name.is_file()]
+        if not found:
+            raise ValueError(f'no label map at {next(self._names_of(path))}')
+        label = found[0]
         return dict(img_path=str(path), seg_map_path=str(label), **self._info)
+
+    def _names_of(self, path: Path) -> Iterator[Path]:
+        """Yield where the map of an image may be.
+
+        Below the folder as the image is below the one that was given, or
+        below the data set's; x.png, or x.jpg.png where endings differ.
+        """
+        places = [path.relative_to(self._root)]
+        with contextlib.suppress(ValueError):
+            places.append(path.absolute().relative_to(self._images))
+        for place in places:
+            yield self._folder / place.with_suffix(self._suffix)
+            yield self._folder / f'{place}{self._suffix}'
 
     def add(self, sample: Any) -> Score:
         """Score an image and count it in :meth:`total`.

@@ -7,7 +7,7 @@ from typing import Dict
 import cv2
 import numpy as np
 import pytest
-from converters import CLASSES, FORMATS, Scene, draw, read_json
+from converters import CLASSES, FORMATS, draw, read_json
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
@@ -15,6 +15,7 @@ from mmconvnext.data import check
 from mmconvnext.data.labels import Wishes
 from mmconvnext.data.project import Done, Order, make, next_commands
 from mmconvnext.data.settings import Machine
+from mmconvnext.inference.scores import scorer
 
 ROOT = Path(__file__).parents[2]
 CPU = Machine('', 8 << 30, False, False)
@@ -299,5 +300,18 @@ def test_next_commands_name_the_config(
     assert all(str(done.config) in line for line in commands)
 
 
-def scene_of(name: str, scenes: list) -> Scene:
-    return next(scene for scene in scenes if scene.name == name)
+def test_predict_finds_the_maps_of_mixed_endings(
+    scenes: list, tmp_path: Path
+) -> None:
+    done = made('label maps', scenes, tmp_path)
+    cfg = Config.fromfile(done.config)
+    init_default_scope(cfg.default_scope)
+    images = tmp_path / 'a folder/images/validation'
+    # Both the folder of one split and the whole folder may be predicted.
+    for root in (images, tmp_path / 'a folder'):
+        labels = scorer(cfg, '', root)
+        for path in sorted(images.iterdir()):
+            found = Path(labels.info(path)['seg_map_path'])
+            assert found.name == f'{path.name}.png'
+        with pytest.raises(ValueError, match='no label map at'):
+            labels.info(images / 'gone.jpg')

@@ -125,6 +125,19 @@ def test_a_benchmark_has_the_mode(command: Command) -> None:
     assert not mode or mode[0] in (*modes.split(','), 'MODE')
 
 
+def test_the_layout_is_that_of_the_package() -> None:
+    package = ROOT / 'mmconvnext'
+    (layout,) = re.findall(r'```\n(__init__.*?)```', text_of(READMES[2]), re.S)
+    rows = re.findall(r'^(\S+)((?:.*\n)(?:  .*\n)*)', layout, re.M)
+    found = {p.name + '/' * p.is_dir() for p in package.iterdir()}
+    hidden = ('README.md', 'py.typed', '__pycache__/', '.mim/')
+    assert [name for name, _ in rows] == list(dict(rows))
+    assert set(dict(rows)) == found - set(hidden)
+    for name, text in rows:
+        for file in re.findall(r'\w+\.py', text):
+            assert (package / name / file).is_file(), file
+
+
 def test_every_benchmark_is_in_the_table() -> None:
     modes = re.search(r'\{(backbone,[^}]*)\}', help_of('tools/benchmark.py'))[
         1

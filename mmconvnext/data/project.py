@@ -180,8 +180,8 @@ def _zero(order: Order, labels: Labels, task: str) -> List[Choice]:
     ignored = order.wishes.zero == 'ignore'
     if ignored and len(labels.classes) < 2:
         raise ValueError(
-            f'--zero ignore: {labels.classes[0]!r} is the only class, and '
-            'nothing is left for it to be told from; --zero class'
+            f'--zero ignore: {labels.classes[0]!r} would be the only class, '
+            'and training needs two; pass --zero class'
         )
     value = 'ignored' if ignored else f'the class {BACKGROUND!r}'
     why = '--zero ignore' if ignored else 'pixels that no object covers'

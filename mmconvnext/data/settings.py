@@ -124,8 +124,8 @@ def choose_task(labels: Labels, summary: Summary, wish: str) -> Choice:
     if labels.maps:
         if wish in ('det', 'boxes'):
             raise ValueError(
-                f'--task {wish}: label maps do not tell objects of a class '
-                'apart; --task seg, or give polygons or boxes'
+                f'--task {wish}: label maps do not separate objects of a '
+                'class; pass --task seg, or give polygons or boxes'
             )
         return Choice('task', 'seg', 'the labels are label maps')
     if wish in ('seg', 'det') and bare:

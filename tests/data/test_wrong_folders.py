@@ -114,7 +114,7 @@ REFUSED = {
     'labels without images': Refused(labels_only, 'no image in it'),
     'one labelled image': Refused(single, '1 labelled image: two at least'),
     'maps of one value': Refused(
-        lambda root: maps_of(root, 3), 'one class has nothing to be told from'
+        lambda root: maps_of(root, 3), 'training needs two classes'
     ),
     'one class and zero ignored': Refused(
         lambda root: maps_of(root, 0, 1),
@@ -138,7 +138,7 @@ REFUSED = {
     ),
     'objects of maps': Refused(
         lambda root: to_maps(root, draw(4)),
-        'do not tell objects of a class apart; --task seg',
+        'do not separate objects of a class; pass --task seg',
         dict(task='det'),
     ),
     'an arch that is none': Refused(
@@ -235,46 +235,46 @@ def more_indices(root: Path) -> None:
     (root / 'data.yaml').write_text('names: [box]')
 
 
-class Told(NamedTuple):
+class Odd(NamedTuple):
     """A folder that can be used, and the oddity that has to be named."""
 
     write: Callable[[Path], object]
     words: Tuple[str, ...]
 
 
-TOLD = {
-    'one class': Told(one_class, ()),
-    'two spellings': Told(
+REPORTED = {
+    'one class': Odd(one_class, ()),
+    'two spellings': Odd(
         two_spellings, ("classes 'box', 'Box '", '--rename "Box =box"')
     ),
-    'a damaged image': Told(damaged, ('scene 02.jpg (damaged', 'left out')),
-    'a box outside': Told(
+    'a damaged image': Odd(damaged, ('scene 02.jpg (damaged', 'left out')),
+    'a box outside': Odd(
         half_outside, ('a box outside of its image, 1 in all', 'scene 00')
     ),
-    'a box half outside': Told(
+    'a box half outside': Odd(
         half_outside, ('reaches beyond its image, 1 in all', 'scene 01')
     ),
-    'names of many languages': Told(strange_names, ()),
-    'colours without a table': Told(red_green_masks, ()),
-    'masks of 0 and 255': Told(lambda root: maps_of(root, 0, 255), ()),
-    'a map of another size': Told(
+    'names of many languages': Odd(strange_names, ()),
+    'colours without a table': Odd(red_green_masks, ()),
+    'masks of 0 and 255': Odd(lambda root: maps_of(root, 0, 255), ()),
+    'a map of another size': Odd(
         other_sizes, ('scene 01.png', '30 x 20', 'the size of')
     ),
-    'images without a label': Told(
+    'images without a label': Odd(
         partly_labelled, ('1 images without a label', 'scene 01')
     ),
-    'rows in pixels': Told(
+    'rows in pixels': Odd(
         wrong_rows, ("the row '1 300 200 50 60'", 'scene 05.txt')
     ),
-    'indices without a name': Told(
+    'indices without a name': Odd(
         more_indices, ('1 names, and labels up to 2', 'class_2, class_3')
     ),
 }
 
 
-@pytest.mark.parametrize('name', TOLD)
+@pytest.mark.parametrize('name', REPORTED)
 def test_a_report_names_the_file(name: str, tmp_path: Path) -> None:
-    case = TOLD[name]
+    case = REPORTED[name]
     case.write(tmp_path / 'folder')
     done = build(tmp_path, html=True)
     said = [str(finding) for finding in done.findings]

@@ -55,7 +55,7 @@ class Tape(TorchDispatchMode):
         self, func: Callable, types: tuple, args: tuple = (), kwargs=None
     ) -> object:
         out = func(*args, **(kwargs or {}))
-        # Addresses: a parameter that is moved later leaves them behind.
+        # Addresses: a parameter that is moved later has others.
         fixed = (detached(part) for part in (args, kwargs or {}, out))
         self.calls.append((func, *fixed))
         return out
@@ -466,12 +466,12 @@ def train_a_block(model: nn.Module, x: torch.Tensor) -> None:
 def compile_whole(model: nn.Module, x: torch.Tensor) -> None:
     torch._dynamo.reset()
     torch.compile(model, fullgraph=True, backend='eager')(x)
-    tell = torch.compile(
+    compiled = torch.compile(
         lambda x: (x + 1, cuda_graphs.why_not(model, x)),
         fullgraph=True,
         backend='eager',
     )
-    assert tell(x)[1] == 'it is being compiled'
+    assert compiled(x)[1] == 'it is being compiled'
 
 
 def count_operators(model: nn.Module, x: torch.Tensor) -> None:

@@ -152,7 +152,7 @@ def test_gelu_backward(images: int, dtype: torch.dtype) -> None:
 @both
 @pytest.mark.parametrize('autocast', [False, True])
 def test_a_block(version: int, autocast: bool) -> None:
-    """Moments go from the convolution to the product behind it."""
+    """Moments go from the convolution to the product after it."""
     block = ConvNeXtBlock(8, 0.0, 1.0 if version == 1 else None).to(DEVICE)
     for param in block.parameters():
         torch.nn.init.normal_(param, std=0.3)

@@ -23,7 +23,7 @@ from ..labels import (
 )
 
 NAME = 'labelme'
-CORNERS = 32  # of the polygon that stands for a circle
+CORNERS = 32  # of the polygon that replaces a circle
 
 
 def find(folder: Folder) -> List[str]:

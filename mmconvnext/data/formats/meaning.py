@@ -63,8 +63,8 @@ def meaning(
         raise ValueError(
             f'{folder.root}: label maps with the values '
             f'{some(sorted(total), 8)}: {zero.reason}; this leaves '
-            f'{names or "no class"}, and one class has nothing to be told '
-            'from. Label the rest as a class, or pass --zero class'
+            f'{names or "no class"}, and training needs two classes. Label '
+            'the rest as a class, or pass --zero class'
         )
     palette = _palette(classes, names, coloured)
     words = 'a class' if zero.is_class else 'ignored'

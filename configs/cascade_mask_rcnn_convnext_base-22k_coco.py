@@ -7,12 +7,17 @@
 #
 # Published: box AP 54.0, mask AP 46.9; arXiv 2201.03545, table 3, and the
 # README of the authors' code. They trained in float16, here it is bfloat16.
-# The length of the warm-up, 1,000 iterations, is unpublished in the papers;
-# MMDetection has it.
+#
+# Released by the authors (sha256 unknown here), to test without training:
+#     https://dl.fbaipublicfiles.com/convnext/coco/cascade_mask_rcnn_convnext_base_22k_3x.pth
+#     python tools/convert_checkpoint.py ADDRESS released.pth \
+#         --to native --whole
+#     python tools/test.py \
+#         configs/cascade_mask_rcnn_convnext_base-22k_coco.py released.pth
 _base_ = [
     './_base_/cascade_mask_rcnn.py',
     './_base_/coco.py',
-    './_base_/runtime_det.py',
+    './_base_/runtime_det_v1.py',
 ]
 arch = 'base'
 model = dict(

@@ -7,12 +7,18 @@
 #
 # Published: box AP 55.2, mask AP 47.7; arXiv 2201.03545, table 3, and the
 # README of the authors' code. They trained in float32, here it is bfloat16
-# (--amp off for float32). The length of the warm-up, 1,000 iterations, is
-# unpublished in the papers; MMDetection has it.
+# (--amp off for float32).
+#
+# Released by the authors (sha256 unknown here), to test without training:
+#     https://dl.fbaipublicfiles.com/convnext/coco/cascade_mask_rcnn_convnext_xlarge_22k_3x.pth
+#     python tools/convert_checkpoint.py ADDRESS released.pth \
+#         --to native --whole
+#     python tools/test.py \
+#         configs/cascade_mask_rcnn_convnext_xlarge-22k_coco.py released.pth
 _base_ = [
     './_base_/cascade_mask_rcnn.py',
     './_base_/coco.py',
-    './_base_/runtime_det.py',
+    './_base_/runtime_det_v1.py',
 ]
 arch = 'xlarge'
 model = dict(

@@ -4,7 +4,8 @@
 # 250,228 steps. For 1,600 epochs add
 #     --cfg-options train_cfg.max_epochs=1600 param_scheduler.1.end=1600
 # Published: ImageNet-1K top-1 of the fine-tuned model, 76.7 (arXiv
-# 2301.00808; 800 or 1,600 epochs, not told which).
+# 2301.00808; 800 or 1,600 epochs, not said which).
+# The authors train without autocast, here it is bfloat16 (--amp off).
 # Hardware assumed: 8 GPUs; not run here.
 _base_ = './_base_/fcmae.py'
 arch = 'atto'

@@ -5,6 +5,7 @@
 #     --cfg-options train_cfg.max_epochs=1600 param_scheduler.1.end=1600
 # Published: ImageNet-1K top-1 of the fine-tuned model,
 # 85.6 after 800, 85.8 after 1,600 epochs of this (arXiv 2301.00808).
+# The authors train without autocast, here it is bfloat16 (--amp off).
 # Hardware assumed: 8 GPUs; not run here.
 _base_ = './_base_/fcmae.py'
 arch = 'large'

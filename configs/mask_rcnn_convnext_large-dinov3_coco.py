@@ -16,7 +16,7 @@
 _base_ = [
     './_base_/mask_rcnn.py',
     './_base_/coco.py',
-    './_base_/runtime_det.py',
+    './_base_/runtime_det_v1.py',
 ]
 arch = 'large'
 checkpoint = _base_.weights.dinov3.format(arch=arch)

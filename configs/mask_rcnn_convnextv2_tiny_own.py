@@ -1,6 +1,6 @@
 # python tools/train.py configs/mask_rcnn_convnextv2_tiny_own.py
 #
-# Your own data: root and classes stand in configs/_base_/own_coco.py, the
+# Your own data: root and classes are in configs/_base_/own_coco.py, the
 # backbone's size below; channels, weights and numbers of classes follow.
 #
 # 36 epochs of your images at batch 16 (1 GPU), rates dropping after 27 and 33.

@@ -6,7 +6,15 @@
 #
 # Published: mIoU 46.0 single-scale (--protocol ss_slide), 46.7 multi-scale
 # (--protocol ms_whole); arXiv 2201.03545, table 4, and the README of the
-# authors' code.
+# authors' code. They trained in float16, here it is bfloat16.
+#
+# Released by the authors (sha256 unknown here), to test without training:
+#     https://dl.fbaipublicfiles.com/convnext/ade20k/upernet_convnext_tiny_1k_512x512.pth
+#     python tools/convert_checkpoint.py ADDRESS released.pth \
+#         --to native --whole
+#     python tools/test.py \
+#         configs/upernet_convnext_tiny_ade20k.py released.pth \
+#         --protocol ss_slide
 _base_ = [
     './_base_/upernet.py',
     './_base_/ade20k.py',

@@ -6,7 +6,16 @@
 #
 # Published: mIoU 53.6 single-scale (--protocol ss_slide), 54.0 multi-scale
 # (--protocol ms_whole); arXiv 2201.03545, table 4, and the README of the
-# authors' code.
+# authors' code. They trained in float32, here it is bfloat16 (--amp off for
+# float32).
+#
+# Released by the authors (sha256 unknown here), to test without training:
+#     https://dl.fbaipublicfiles.com/convnext/ade20k/upernet_convnext_xlarge_22k_640x640.pth
+#     python tools/convert_checkpoint.py ADDRESS released.pth \
+#         --to native --whole
+#     python tools/test.py \
+#         configs/upernet_convnext_xlarge-22k_ade20k.py released.pth \
+#         --protocol ss_slide
 _base_ = [
     './_base_/upernet_640.py',
     './_base_/ade20k_640.py',

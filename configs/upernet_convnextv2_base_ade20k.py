@@ -9,7 +9,7 @@
 # The backbone starts from weights fine-tuned on ImageNet-1K, as in the paper
 # (A.4), not from the raw FCMAE ones. Layer decay, learning rate and drop
 # path are unpublished: the paper swept {.8, .9}, {1, 2, 3}e-4 and {.1, .2,
-# .3, .4}. Here stand the values of V1 base, which lie inside the sweep. The
+# .3, .4}. These are the values of V1 base, which lie inside the sweep. The
 # decay is stage_wise as in V1; which rule the paper used is unpublished.
 _base_ = [
     './_base_/upernet.py',

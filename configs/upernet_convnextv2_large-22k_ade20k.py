@@ -9,7 +9,7 @@
 # The backbone starts from weights fine-tuned on ImageNet-22K and then 1K, at
 # 384 pixels: the resolution is unpublished, and 384 is the one that all
 # three sizes have. Layer decay, learning rate and drop path are unpublished:
-# the paper swept {.8, .9}, {1, 2, 3}e-4 and {.1, .2, .3, .4}. Here stand the
+# the paper swept {.8, .9}, {1, 2, 3}e-4 and {.1, .2, .3, .4}. These are the
 # values of V1 large, which lie inside the sweep. The decay is stage_wise as
 # in V1; which rule the paper used is unpublished.
 _base_ = [

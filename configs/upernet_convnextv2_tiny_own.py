@@ -1,6 +1,6 @@
 # python tools/train.py configs/upernet_convnextv2_tiny_own.py
 #
-# Your own data: root and classes stand in configs/_base_/own_ade20k.py, the
+# Your own data: root and classes are in configs/_base_/own_ade20k.py, the
 # backbone's size below; channels, weights and numbers of classes follow.
 #
 # 40,000 iterations x batch 16 (1 GPU): epochs = 640,000 / your images. Rates

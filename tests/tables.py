@@ -61,6 +61,12 @@ def recipe(model: dict) -> List[str]:
     ]
 
 
+def released(model: dict) -> List[str]:
+    name = model['Name']
+    address = model['Converted From']['Weights']
+    return [f'`{name}`', address, published(model['Metadata'])]
+
+
 def arch(name: str) -> List[str]:
     row = ARCHS[name]
     depths, dims = (' '.join(map(str, x)) for x in (row.depths, row.dims))
@@ -102,6 +108,11 @@ TABLES: Dict[str, Table] = {
         ['config', 'pre-training', 'schedule', 'published', 'source']
         + ['ours', 'params', 'FLOPs'],
         lambda: [recipe(model) for model in MODELS],
+    ),
+    'released': Table(
+        'configs/README.md',
+        ['recipe', 'released by the authors', 'published'],
+        lambda: [released(m) for m in MODELS if 'Converted From' in m],
     ),
     'protocols': Table(
         'configs/README.md',

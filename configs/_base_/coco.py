@@ -36,7 +36,7 @@ train_pipeline = [
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    # behind Resize: the evaluator wants the annotations as they are
+    # after Resize: the evaluator wants the annotations as they are
     dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
     dict(
         type='PackDetInputs',

@@ -1,6 +1,6 @@
 # What follows from the arch of a backbone: the channels of its four stages,
 # and its pre-trained weights. A config names its arch once and looks the rest
-# up (_base_ stands for the merged base files):
+# up (_base_ is the merged base files):
 #
 #     arch = 'tiny'
 #     model = dict(
@@ -15,7 +15,7 @@ channels = {
 _url = 'https://dl.fbaipublicfiles.com/convnext/'
 weights = dict(
     # tiny, small, base, large
-    v1_1k=_url + 'convnext_{arch}_1k_224_ema.pth',
+    v1_1k=_url + 'convnext_{arch}_1k_224.pth',
     # tiny, small, base, large, xlarge
     v1_22k=_url + 'convnext_{arch}_22k_224.pth',
     # V2, licence CC-BY-NC-4.0: all but small. Pre-trained only.

@@ -14,7 +14,7 @@ metainfo = dict(
     ],
 )
 train_pipeline = _base_.train_pipeline
-# Sizes before the flip, not a choice of sizes behind it.
+# Sizes before the flip, not a choice of sizes after it.
 train_pipeline[2:4] = [
     dict(
         type='RandomResize',

@@ -8,7 +8,7 @@ data_help = (
 )
 metainfo = dict(classes=('nucleus',), palette=[(220, 20, 60)])
 train_pipeline = _base_.train_pipeline
-# One size before the flip, not a choice of sizes behind it.
+# One size before the flip, not a choice of sizes after it.
 train_pipeline[2:4] = [
     dict(type='Resize', scale=(320, 320), keep_ratio=True),
     train_pipeline[2],

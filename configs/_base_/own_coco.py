@@ -4,7 +4,7 @@
 #     data/own/{train2017,val2017}/*.jpg
 #     data/own/annotations/instances_{train,val}2017.json
 #
-# Classes stand in the order of their ids; categories of other names are left
+# Classes are in the order of their ids; categories of other names are left
 # out.
 _base_ = './coco.py'
 data_root = 'data/own'

@@ -87,7 +87,10 @@ def _download(url: str, sha256: Optional[str]) -> Path:
                 raise CheckpointError(f'got {size} of {expected} bytes')
             _check_sha256(part, sha256)
     except (OSError, CheckpointError) as error:
-        raise CheckpointError(f'{url} is not downloaded: {error}') from error
+        raise CheckpointError(
+            f'{url} is not downloaded ({error}); fetch it elsewhere and give '
+            f'the path of the file'
+        ) from error
     return path
 
 

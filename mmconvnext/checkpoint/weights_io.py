@@ -34,7 +34,7 @@ from .sources import (
 # What a file of torch before 1.6 starts with.
 MAGIC_NUMBER = 0x1950A86A20F9469CFC6C
 WRITTEN = ('.pth', '.pt', '.bin', '.safetensors')
-# Only then does torch's own list take names; before, ours stands in.
+# Only then does torch's own list take names; before, ours is used.
 TORCH_TAKES_NAMES = digit_version(torch.__version__) >= digit_version('2.6')
 
 

@@ -63,6 +63,43 @@ def test_metadata_is_that_of_the_config(model: dict) -> None:
     assert numbers or 'Published: nothing' in head
 
 
+AUTHORS = 'https://dl.fbaipublicfiles.com/convnext/'
+RELEASED = {m['Name']: m for m in MODELS if 'Converted From' in m}
+
+
+def test_every_released_model_is_listed() -> None:
+    """V1 without DINOv3: what the authors' READMEs link to."""
+    v1 = [n for n in RECIPES if '_convnext_' in n and 'dinov3' not in n]
+    assert sorted(RELEASED) == v1
+    assert len(RELEASED) == 13
+
+
+@pytest.mark.parametrize('name', RELEASED)
+def test_a_released_model_is_that_of_its_recipe(name: str) -> None:
+    address = RELEASED[name]['Converted From']['Weights']
+    method, rest = name.split('_convnext_')
+    arch, data = rest.rsplit('_', 1)
+    arch, _, weights = arch.partition('-')
+    side = 640 if weights else 512
+    tail = '3x' if data == 'coco' else f'{side}x{side}'
+    file = f'{method}_convnext_{arch}_{weights or "1k"}_{tail}.pth'
+    assert address == f'{AUTHORS}{data}/{file}'
+    head = (
+        (ROOT / f'configs/{name}.py').read_text('utf-8').split('_base_ =')[0]
+    )
+    assert address in head
+    # The commands that reproduce its number without training.
+    lines = head.replace('\\\n#', '').replace('\n#', '\n')
+    commands = [' '.join(line.split()) for line in lines.splitlines()]
+    assert (
+        'python tools/convert_checkpoint.py ADDRESS released.pth '
+        '--to native --whole'
+    ) in commands
+    options = '' if data == 'coco' else ' --protocol ss_slide'
+    test = f'python tools/test.py configs/{name}.py released.pth{options}'
+    assert test in commands
+
+
 @pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
 def test_counts_are_the_tool_s(model: dict) -> None:
     cfg, data = Config.fromfile(ROOT / model['Config']), model['Metadata']

@@ -295,18 +295,25 @@ def _unescaped(text: str) -> str:
     return html.unescape(text)
 
 
+def square(start: float) -> Thing:
+    end = start + 20
+    return Thing('box', [start, start, end, start, end, end, start, end])
+
+
 def test_pixels_count_from_one_or_from_zero(tmp_path: Path) -> None:
-    corner = Thing('box', [0.0, 0.0, 20.0, 0.0, 20.0, 20.0, 0.0, 20.0])
-    scenes = [scene._replace(things=[corner]) for scene in draw(4)]
+    things = [square(0.0), square(30.0)]
+    expected = [[0.0, 0.0, 20.0, 20.0], [30.0, 30.0, 20.0, 20.0]] * 4
+    scenes = [scene._replace(things=things) for scene in draw(4)]
     to_voc(tmp_path / 'folder', scenes)
     build(tmp_path)
-    assert boxes(tmp_path) == [[0.0, 0.0, 20.0, 20.0]] * 4
+    assert boxes(tmp_path) == expected
     for path in (tmp_path / 'folder').rglob('*.xml'):
         text = path.read_text(encoding='utf-8')
-        text = text.replace('>1.0<', '>0.0<')
+        for old, new in (('>1.0<', '>0.0<'), ('>31.0<', '>30.0<')):
+            text = text.replace(old, new)
         path.write_text(text, encoding='utf-8')
     build(tmp_path, overwrite=True)
-    assert boxes(tmp_path) == [[0.0, 0.0, 20.0, 20.0]] * 4
+    assert boxes(tmp_path) == expected
 
 
 def boxes(root: Path) -> list:

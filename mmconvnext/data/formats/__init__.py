@@ -11,10 +11,6 @@ from . import coco, labelme, maps, voc, yolo
 # In this order, where several fit. A reader has NAME, find(folder), which
 # gives what it found or nothing, and read(folder, found).
 FORMATS: Tuple[ModuleType, ...] = (coco, labelme, voc, yolo, maps)
-LAYOUTS = (
-    'COCO JSON, label maps (indices, palette, or colours with a table), '
-    'Pascal VOC XML, YOLO text, labelme'
-)
 
 
 def recognise(folder: Folder, task: str = '') -> Tuple[ModuleType, list]:
@@ -42,7 +38,7 @@ def recognise(folder: Folder, task: str = '') -> Tuple[ModuleType, list]:
             return reader, found
     raise ValueError(
         f'{folder.root}: {len(folder.images)} images and no labels that are '
-        f'known here: {LAYOUTS}'
+        f'known here: {", ".join(row.NAME for row in FORMATS)}'
     )
 
 

@@ -5,6 +5,7 @@ Importing the package registers everything under the scope ``mmconvnext``.
 
 __version__ = '0.2.0'
 
+from . import hub
 from .analysis.hook import FeatureCollapseHook
 from .models.convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
 from .models.layers import GRN, LayerNorm2d
@@ -19,6 +20,8 @@ from .pretrain.hooks import (
 from .training.augmentation import RandomFlip, RandomResizedCrop
 from .training.optim import LayerDecayOptimWrapperConstructor
 from .training.resume import ExactResumeHook
+
+hub.install()
 
 __all__ = [
     'ARCHS',

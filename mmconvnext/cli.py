@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import sys
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
@@ -15,10 +16,16 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 import torch
 from mmengine.config import Config, DictAction
 from mmengine.dist import get_world_size
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
 
-from . import checkpoint, mmcv_ops
+from . import checkpoint, hub, mmcv_ops
+from .checkpoint import fit
+from .configs import bare_type, host_of, leaves
+from .data import demand
+from .training.checks import check_resume
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -39,22 +46,33 @@ def prepare_hosts() -> None:
     """Set up what the hosts find; call it before any of them is imported.
 
     Operators for an mmcv without them, one safe reader for every checkpoint,
-    and files that are written whole. Calling it again changes nothing.
+    files that are written whole, and output that holds any path and class
+    name, whatever the locale. Calling it again changes nothing.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     mmcv_ops.install()
     checkpoint.install_safe_loading()
     checkpoint.install_whole_writing()
 
 
 def read_config(path: str) -> Config:
-    """Read a config file.
+    """Read a config file, or one of ours as ``mmconvnext::name``.
 
     Raises:
         FileNotFoundError: when the file is missing.
     """
+    if str(path).startswith(hub.PREFIX):
+        return hub.get_config(path)
     if not Path(path).is_file():
         raise FileNotFoundError(f'config file not found: {path}')
-    return Config.fromfile(path)
+    cfg = Config.fromfile(path)
+    if not cfg.get('default_scope') and host_of(cfg):
+        # Pure-Python configs have classes, but parts of hosts that are left
+        # to their defaults are names all the same.
+        cfg.default_scope = host_of(cfg)
+    return cfg
 
 
 def settings(pairs: Sequence[str]) -> Dict[str, Any]:
@@ -85,7 +103,7 @@ def load_config(args: argparse.Namespace) -> Config:
         set_data_root(cfg, args.data_root)
     cfg.merge_from_dict(settings(args.cfg_options))
     if hasattr(args, 'work_dir'):
-        stem = Path(args.config).stem
+        stem = Path(args.config.replace(hub.PREFIX, '')).stem
         default = cfg.get('work_dir') or str(Path('work_dirs', stem))
         cfg.work_dir = args.work_dir or default
         cfg.launcher = args.launcher
@@ -125,29 +143,30 @@ def data_paths(dataset: Dict) -> Iterator[Path]:
 
     Wrappers (RepeatDataset, ConcatDataset, ...) are looked through.
     """
-    inner = dataset.get('datasets') or [dataset.get('dataset')]
-    if inner[0] is not None:
-        for child in inner:
-            yield from data_paths(child)
-        return
-    root = dataset.get('data_root') or ''
-    prefixes = dataset.get('data_prefix') or {}
-    if isinstance(prefixes, str):
-        prefixes = {'img': prefixes}
-    for part in (dataset.get('ann_file'), *prefixes.values()):
-        if part and '://' not in f'{root}{part}':  # of an object store
-            yield Path(root, part)
+    for leaf in leaves(dataset):
+        root = leaf.get('data_root') or ''
+        prefixes = leaf.get('data_prefix') or {}
+        if isinstance(prefixes, str):
+            prefixes = {'img': prefixes}
+        for part in (leaf.get('ann_file'), *prefixes.values()):
+            if part and '://' not in f'{root}{part}':  # of an object store
+                yield Path(root, part)
 
 
-def check_data(cfg: Config, loaders: Sequence[str]) -> None:
-    """Stop before any work when a data set is not where the config looks.
+def check_data(
+    cfg: Config, loaders: Sequence[str], model: bool = True
+) -> None:
+    """Stop before any work when data is missing or cannot be right.
 
     The config's ``data_help`` says what the data set is and where people get
-    it; it becomes part of the message.
+    it; it becomes part of the message. Content is judged by
+    :func:`mmconvnext.data.demand`, and whether the model's heads fit it
+    unless ``model`` is false.
 
     Raises:
         FileNotFoundError: names what is missing, the layout expected, and
             the ways to point elsewhere.
+        DataError: with every fault of the content, and its fix.
     """
     paths: List[Path] = []
     for loader in loaders:
@@ -157,6 +176,7 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise FileNotFoundError(_missing_data(cfg, paths, missing))
+    demand(cfg, loaders, model=model)
 
 
 def _missing_data(cfg: Config, paths: List[Path], missing: List[Path]) -> str:
@@ -193,7 +213,7 @@ def set_amp(cfg: Config, amp: Optional[str]) -> None:
         # bfloat16 has the exponents of float32: nothing to scale.
         scale = 'dynamic' if amp == 'float16' else dict(enabled=False)
         cfg.optim_wrapper.loss_scale = scale
-    wants_amp = cfg.optim_wrapper.get('type') == 'AmpOptimWrapper'
+    wants_amp = bare_type(cfg.optim_wrapper) == 'AmpOptimWrapper'
     if wants_amp and not torch.cuda.is_available():
         raise ValueError(
             'mixed precision (optim_wrapper.type=AmpOptimWrapper) needs a '
@@ -227,3 +247,69 @@ def warn_of_batch_size(cfg: Config) -> None:
             f'the learning rate {todo}',
             flush=True,
         )
+
+
+def check_start(runner: Runner, cfg: Config) -> None:
+    """Compare the file that a run starts from with its model and config.
+
+    What is loaded, and what a resumed run does not take from the config, is
+    logged.
+
+    Raises:
+        ValueError: for a file that does not fit.
+    """
+    path = cfg.get('load_from')
+    if not path or Path(path).is_dir() or is_sharded(runner):
+        return
+    raw, model = checkpoint.read(path), bare_model(runner)
+    if not cfg.get('resume'):
+        account = fit.require_backbone(model, raw, path)
+        runner.logger.info(f'load_from\n{account}')
+        return
+    fit.require_whole(model, raw, path)
+    try:
+        loop, epoch = runner.train_loop, len(runner.train_dataloader)
+        lines = check_resume(cfg, raw, loop.max_iters, epoch)
+    except ValueError as error:
+        raise ValueError(f'--resume {path}: {error}') from error
+    for line in lines:
+        runner.logger.warning(f'resuming: {line}')
+
+
+def check_whole(runner: Runner, path: str) -> None:
+    """Check that a file has all that the runner's model needs to be tested.
+
+    Raises:
+        CheckpointError: says what does not fit and what would help.
+    """
+    if is_sharded(runner):
+        return
+    raw = checkpoint.read(path)
+    for line in fit.require_whole(bare_model(runner), raw, path):
+        runner.logger.info(line)
+
+
+def is_sharded(runner: Runner) -> bool:
+    """Whether the tensors of the model are parts of those in a file."""
+    return 'FullyShard' in type(runner.model).__name__
+
+
+def bare_model(runner: Runner) -> nn.Module:
+    """Return the model whose names a checkpoint has: without wrappers."""
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    return model.module if isinstance(model, BaseTTAModel) else model
+
+
+def scale_with_accumulation(runner: Runner, cfg: Config) -> None:
+    """Let mmengine's scaling of the rate count accumulated gradients.
+
+    mmengine scales by batch x processes / base_batch_size. Steps that add
+    up ``accumulative_counts`` batches are as many times larger; dividing
+    the base by that is the same.
+    """
+    counts = cfg.optim_wrapper.get('accumulative_counts', 1)
+    settings = runner.auto_scale_lr
+    if counts > 1 and settings and settings.get('enable'):
+        base = settings['base_batch_size'] / counts
+        runner.auto_scale_lr = {**settings, 'base_batch_size': base}

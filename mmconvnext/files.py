@@ -153,14 +153,15 @@ def whole_file(path: os.PathLike[str] | str) -> Iterator[Path]:
 
 
 def write_image(image: np.ndarray, path: Path) -> None:
-    """Write an RGB picture whole or not at all.
+    """Write an RGB picture, or a grey one (H, W), whole or not at all.
 
     Raises:
         OSError: when it cannot be written.
     """
     with whole_file(path) as part:
         try:
-            written = cv2.imwrite(str(part), image[..., ::-1])
+            bgr = image[..., ::-1] if image.ndim == 3 else image
+            written = cv2.imwrite(str(part), bgr)
         except cv2.error as error:
             raise OSError(f'cannot write {path}: {error.err}') from error
         if not written:

@@ -34,7 +34,7 @@ class LossFile(Hook):
     ) -> None:
         rank = dist.get_rank() if dist.is_initialized() else 0
         path = Path(runner.work_dir, f'losses_{rank}.jsonl')
-        with path.open('a') as file:
+        with path.open('a', encoding='utf-8') as file:
             row = {k: float(v) for k, v in outputs.items()}
             file.write(json.dumps({'iter': runner.iter, **row}) + '\n')
 

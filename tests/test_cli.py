@@ -1,11 +1,14 @@
 import argparse
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import AmpOptimWrapper
 
 from mmconvnext import cli
+from mmconvnext.data import DataError
 
 DEMO = str(
     Path(__file__).parents[1] / 'configs/upernet_convnextv2_atto_demo.py'
@@ -82,7 +85,9 @@ def test_missing_data_explains_itself(tmp_path) -> None:
     assert 'make_demo_data.py' in message
     assert '--data-root' in message
     (tmp_path / 'annotations/training').mkdir(parents=True)
-    cli.check_data(cfg, ['train_dataloader'])
+    # All is there by name; then content counts.
+    with pytest.raises(DataError, match='found no image'):
+        cli.check_data(cfg, ['train_dataloader'])
 
 
 def test_data_paths_look_through_wrappers() -> None:
@@ -117,6 +122,40 @@ def test_amp_dtypes(monkeypatch, amp: str, scale: object) -> None:
     assert cfg.optim_wrapper.to_dict() == dict(
         type='AmpOptimWrapper', dtype=amp, loss_scale=scale
     )
+
+
+def test_types_may_be_classes_or_have_a_scope(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    for kind in (AmpOptimWrapper, 'mmengine.AmpOptimWrapper'):
+        cfg = Config(dict(optim_wrapper=dict(type=kind)))
+        with pytest.raises(ValueError, match='--amp off'):
+            cli.set_amp(cfg, None)
+        cli.set_amp(cfg, 'off')
+        cli.set_amp(cfg, None)
+
+
+def test_our_configs_are_read_by_name() -> None:
+    name = 'mmconvnext::upernet_convnextv2_atto_demo.py'
+    cfg = cli.load_config(arguments(config=name, work_dir=None))
+    assert cfg.model.type == 'EncoderDecoder'
+    assert cfg.work_dir == 'work_dirs/upernet_convnextv2_atto_demo'
+
+
+@pytest.mark.parametrize(
+    ('counts', 'enable', 'base'),
+    [(1, True, 16), (4, True, 4.0), (32, True, 0.5), (4, False, 16)],
+)
+def test_scaling_the_rate_counts_accumulation(
+    counts: int, enable: bool, base: float
+) -> None:
+    """mmengine's ratio is batch x processes / base."""
+    cfg = Config(dict(optim_wrapper=dict(accumulative_counts=counts)))
+    settings = dict(enable=enable, base_batch_size=16)
+    runner = SimpleNamespace(auto_scale_lr=settings)
+    cli.scale_with_accumulation(runner, cfg)
+    assert runner.auto_scale_lr == dict(enable=enable, base_batch_size=base)
+    runner.auto_scale_lr = None
+    cli.scale_with_accumulation(runner, cfg)
 
 
 def test_batch_size_counts_accumulation_and_processes() -> None:

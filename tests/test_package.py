@@ -9,11 +9,12 @@ from typing import Iterator
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmconvnext'
-GROUND = {'archs', 'files', 'mmcv_ops', 'ops', 'registry'}
+GROUND = {'archs', 'configs', 'files', 'hub', 'mmcv_ops', 'ops', 'registry'}
 MODELS = GROUND | {'checkpoint', 'models'}
 # folder or module: those that it may import besides itself
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, set()),
+    'hub': {'configs'},
     'checkpoint': GROUND,
     'models': GROUND | {'checkpoint'},
     'pretrain': MODELS | {'inference'},
@@ -23,7 +24,7 @@ MAY_IMPORT = {
     'training': GROUND,
     'data': GROUND,
     'analysis': MODELS,
-    'cli': GROUND | {'checkpoint'},
+    'cli': GROUND | {'checkpoint', 'data', 'training'},
     '__init__': MODELS | {'analysis', 'pretrain', 'training'},
 }
 FILES = sorted(PACKAGE.rglob('*.py'))
@@ -41,7 +42,7 @@ def room_of(parts: tuple) -> str:
 def imported(file: Path) -> Iterator[tuple]:
     """Yield the absolute dotted names that a module imports, as parts."""
     package = ('mmconvnext', *file.relative_to(PACKAGE).parts[:-1])
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
         if isinstance(node, ast.Import):
             yield from (tuple(a.name.split('.')) for a in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -96,3 +97,35 @@ def test_import_loads_no_library_and_no_drawing() -> None:
     assert libraries - own == set()
     late = {f'mmconvnext.{name}' for name in LATE}
     assert not loaded & late
+
+
+ROOT = PACKAGE.parent
+SHIPPED = [*FILES, *(ROOT / 'tools').rglob('*.py'), ROOT / 'setup.py']
+
+
+def opened(file: Path) -> Iterator[ast.Call]:
+    """Yield the calls that open a text file."""
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        if not isinstance(node, ast.Call):
+            continue
+        method = getattr(node.func, 'attr', '')
+        if method in ('read_text', 'write_text'):
+            # The encoding is their first or second argument.
+            if len(node.args) <= (method == 'write_text'):
+                yield node
+        elif 'open' in (method, getattr(node.func, 'id', '')):
+            texts = [a.value for a in node.args if isinstance(a, ast.Constant)]
+            owner = getattr(getattr(node.func, 'value', None), 'id', 'path')
+            if owner not in ('Image', 'os') and not any(
+                isinstance(text, str) and 'b' in text for text in texts
+            ):
+                yield node
+
+
+@pytest.mark.parametrize('file', SHIPPED, ids=lambda path: path.name)
+def test_text_is_utf8_whatever_the_locale(file: Path) -> None:
+    """Paths and class names beyond ASCII meet LC_ALL=POSIX."""
+    for call in opened(file):
+        assert 'encoding' in {word.arg for word in call.keywords}, (
+            f'{file}:{call.lineno}: no encoding'
+        )

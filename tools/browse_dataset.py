@@ -27,15 +27,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmconvnext import cli
-    from mmconvnext.data import demand
     from mmconvnext.files import write_image
     from mmconvnext.inference.samples import drawn_samples
 
     cli.prepare_hosts()
     with cli.clear_errors():
         cfg = cli.load_config(args)
-        cli.check_data(cfg, ['train_dataloader'])
-        demand(cfg, ['train_dataloader'], model=False)
+        cli.check_data(cfg, ['train_dataloader'], model=False)
     drawn = drawn_samples(cfg, args.number, args.seed)
     for place, (index, picture, line) in enumerate(drawn):
         path = Path(args.out, f'{place:03d}_{index}.png')

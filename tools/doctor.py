@@ -630,6 +630,10 @@ def missing_data(cfg: dict) -> Iterator[Problem]:
     try:
         cli.check_data(cfg, cli.LOADERS)
     except (FileNotFoundError, ValueError) as error:
+        faults = getattr(error, 'findings', [])
+        yield from (Problem(str(each), each.fix) for each in faults)
+        if faults:
+            return
         lines = [line for line in str(error).splitlines() if line.strip()]
         lacking = [line.split()[0] for line in lines if 'MISSING' in line]
         yield Problem(f'{lines[0]} {" ".join(lacking)}', lines[-1])

@@ -451,7 +451,9 @@ def write_instances(
         annotations=annotations,
         categories=categories,
     )
-    path.write_text(json.dumps(content, separators=(',', ':')))
+    path.write_text(
+        json.dumps(content, separators=(',', ':')), encoding='utf-8'
+    )
 
 
 def read_stamp(out: Path) -> Optional[dict]:
@@ -463,7 +465,7 @@ def read_stamp(out: Path) -> Optional[dict]:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     try:
-        stamp = json.loads((out / STAMP).read_text())
+        stamp = json.loads((out / STAMP).read_text(encoding='utf-8'))
         ours = set(files_of(stamp))
     except (OSError, ValueError, KeyError, TypeError):
         raise FileExistsError(
@@ -520,7 +522,7 @@ def write_all(root: Path, stamp: dict) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
         write_split(root, split, stamp[split], stamp['seed'])
-    (root / STAMP).write_text(json.dumps(stamp))
+    (root / STAMP).write_text(json.dumps(stamp), encoding='utf-8')
 
 
 def main(argv: Optional[Sequence[str]] = None) -> Path:

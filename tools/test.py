@@ -46,7 +46,7 @@ def parse_args() -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Any:
     """Turn the command line into a config that is ready to run."""
     from mmconvnext import cli
-    from mmconvnext.inference import protocols
+    from mmconvnext.inference import outputs, protocols
 
     cfg = cli.load_config(args)
     cli.check_checkpoint(args.checkpoint)
@@ -58,9 +58,9 @@ def configure(args: argparse.Namespace) -> Any:
     if args.tta:
         protocols.use_tta(cfg)
     if args.out:
-        protocols.write_predictions(cfg, args.out)
+        outputs.add_predictions(cfg, args.out)
     if args.show_dir:
-        protocols.write_pictures(cfg, args.show_dir)
+        outputs.add_pictures(cfg, args.show_dir)
     cli.check_data(cfg, ['test_dataloader'])
     return cfg
 
@@ -73,10 +73,13 @@ def main() -> None:
     cli.prepare_hosts()
     with cli.clear_errors():
         cfg = configure(args)
-    metrics = cli.build_runner(cfg).test()
-    print(f'protocol: {describe(cfg, args.protocol)}')
+    runner = cli.build_runner(cfg)
+    with cli.clear_errors():
+        cli.check_whole(runner, args.checkpoint)
+    metrics = runner.test()
     for name, value in metrics.items():
         print(f'{name}: {round(float(value), 4)}')
+    print(f'protocol: {describe(cfg, args.protocol)}')
 
 
 if __name__ == '__main__':

@@ -45,7 +45,6 @@ def parse_args() -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Any:
     """Turn the command line into a config that is ready to run."""
     from mmconvnext import cli
-    from mmconvnext.data import demand
 
     cfg = cli.load_config(args)
     cli.set_amp(cfg, args.amp)
@@ -59,9 +58,7 @@ def configure(args: argparse.Namespace) -> Any:
                 f'auto_scale_lr.base_batch_size to scale from'
             )
         cfg.auto_scale_lr.enable = True
-    loaders = ['train_dataloader', 'val_dataloader']
-    cli.check_data(cfg, loaders)
-    demand(cfg, loaders)
+    cli.check_data(cfg, ['train_dataloader', 'val_dataloader'])
     return cfg
 
 
@@ -73,7 +70,10 @@ def main() -> None:
     with cli.clear_errors():
         cfg = configure(args)
     runner = cli.build_runner(cfg)
+    with cli.clear_errors():
+        cli.check_start(runner, cfg)
     cli.warn_of_batch_size(cfg)
+    cli.scale_with_accumulation(runner, cfg)
     runner.train()
 
 

@@ -9,14 +9,16 @@ tensors are on the meta device, so that every size takes seconds.
 
 from __future__ import annotations
 
-from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from ..configs import enter_scope, host_of
 
 # What the published numbers were counted at (arXiv 2201.03545, tables 3, 4).
 DETECTION_SHAPE = (800, 1280)
@@ -37,44 +39,80 @@ class Complexity(NamedTuple):
 
 def default_shape(cfg: Config) -> Tuple[int, int]:
     """Return the shape that published FLOPs of the config's kind are at."""
-    if 'roi_head' in cfg.model:
+    if host_of(cfg) == 'mmdet':
         return DETECTION_SHAPE
-    height, width = cfg.model.data_preprocessor.size
-    return height, 4 * width
+    size = (cfg.model.get('data_preprocessor') or {}).get('size')
+    if not size:
+        raise ValueError(
+            'the config has no model.data_preprocessor.size; give --shape'
+        )
+    return size[0], 4 * size[1]
 
 
-def as_list(module: nn.Module) -> List[nn.Module]:
+def as_modules(module: nn.Module) -> List[nn.Module]:
     return list(module) if isinstance(module, nn.ModuleList) else [module]
 
 
-def detector_parts(
+def parts_of(
     model: nn.Module, image: Tensor
 ) -> Iterator[Tuple[str, Callable[[], object]]]:
-    """Yield what a two-stage detector does to an image, part by part."""
+    """Yield what a model does to an image, part by part.
+
+    The auxiliary heads of a segmentor do nothing then.
+
+    Raises:
+        ValueError: for a model that is neither a segmentor nor a detector
+            with dense heads or RoI heads (DETR and its like, which read
+            more than feature maps).
+    """
+    if hasattr(model, 'decoder'):
+        raise ValueError(
+            f'{type(model).__name__} has a transformer over its feature '
+            f'maps, whose FLOPs are not counted'
+        )
     maps = model.backbone(image)
-    pyramid = model.neck(maps)
     yield 'backbone', lambda: model.backbone(image)
-    yield 'neck', lambda: model.neck(maps)
-    yield 'rpn_head', lambda: model.rpn_head(pyramid)
-    roi = model.roi_head
-    for name, extractor, number in (
-        ('bbox_head', roi.bbox_roi_extractor, BOXES),
-        ('mask_head', roi.mask_roi_extractor, MASKS),
-    ):
-        size = as_list(extractor)[0].roi_layers[0].output_size
-        channels = as_list(extractor)[0].out_channels
-        crops = image.new_empty(number, channels, *size)
-        heads = as_list(getattr(roi, name))
-        yield name, lambda crops=crops, heads=heads: [h(crops) for h in heads]
+    if getattr(model, 'neck', None) is not None:
+        maps = model.neck(before := maps)
+        yield 'neck', lambda: model.neck(before)
+    heads = [name for name in DENSE_HEADS if getattr(model, name, None)]
+    for name in heads:
+        yield name, lambda name=name: _dense(getattr(model, name), maps)
+    if hasattr(model, 'roi_head'):
+        yield from _roi_parts(model.roi_head, image)
+    elif not heads:
+        raise ValueError(
+            f'{type(model).__name__} has none of {", ".join(DENSE_HEADS)} or '
+            f'roi_head, whose FLOPs are counted'
+        )
 
 
-def segmentor_parts(
-    model: nn.Module, image: Tensor
+DENSE_HEADS = ('decode_head', 'rpn_head', 'bbox_head', 'mask_head')
+
+
+def _dense(head: nn.Module, maps: Sequence[Tensor]) -> None:
+    """Run a head, or the heads of a cascade, over feature maps."""
+    result = None
+    for each in as_modules(head):
+        result = each(maps) if result is None else each(maps, result)
+
+
+def _roi_parts(
+    roi: nn.Module, image: Tensor
 ) -> Iterator[Tuple[str, Callable[[], object]]]:
-    """Yield what a segmentor does to an image; the auxiliary head rests."""
-    maps = model.backbone(image)
-    yield 'backbone', lambda: model.backbone(image)
-    yield 'decode_head', lambda: model.decode_head(maps)
+    for part, number in (('bbox', BOXES), ('mask', MASKS)):
+        if getattr(roi, f'{part}_head', None) is None:
+            continue
+        extractor = getattr(roi, f'{part}_roi_extractor', None)
+        # Without its own, the mask head reads what the box head does.
+        first = as_modules(extractor or roi.bbox_roi_extractor)[0]
+        size = first.roi_layers[0].output_size
+        crops = image.new_empty(number, first.out_channels, *size)
+        heads = as_modules(getattr(roi, f'{part}_head'))
+        yield (
+            f'{part}_head',
+            lambda crops=crops, heads=heads: [head(crops) for head in heads],
+        )
 
 
 def multiply_adds(run: Callable[[], object]) -> int:
@@ -85,13 +123,13 @@ def multiply_adds(run: Callable[[], object]) -> int:
 
 def complexity(cfg: Config, shape: Tuple[int, int]) -> Complexity:
     """Count a config's model at an input of ``shape`` (height, width)."""
-    init_default_scope(cfg.default_scope)
+    enter_scope(cfg)
     with torch.device('meta'), torch.no_grad():
         model = revert_sync_batchnorm(MODELS.build(cfg.model))
         model.to('meta').eval()
-        image = torch.empty(1, model.backbone.in_channels, *shape)
-        split = detector_parts if 'roi_head' in cfg.model else segmentor_parts
-        parts = {name: multiply_adds(run) for name, run in split(model, image)}
+        channels = getattr(model.backbone, 'in_channels', 3)
+        image = torch.empty(1, channels, *shape)
+        parts = {n: multiply_adds(run) for n, run in parts_of(model, image)}
     params = sum(p.numel() for p in model.parameters())
     return Complexity(params, shape, parts)
 

@@ -22,8 +22,9 @@ from torch import Tensor, nn
 
 from .. import checkpoint
 from ..archs import STRIDES
+from ..configs import bare_type
 from ..files import find_images, read_image
-from ..registry import MODELS, bare_type
+from ..registry import MODELS
 from . import plots
 from .measure import (
     LayerStatistics,

@@ -8,6 +8,7 @@ from mmengine.model.weight_init import PretrainedInit, update_init_info
 from mmengine.runner import checkpoint as engine
 from torch import nn
 
+from ..configs import bare_type
 from . import weights_io
 from .load import load
 from .sources import CheckpointError, Source
@@ -46,10 +47,10 @@ def resolve_init_cfg(init_cfg: Any) -> Any:
     if not init_cfg:
         return init_cfg
     cfgs = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg)
-    names = ('Pretrained', PretrainedInit)
-    others = [cfg for cfg in cfgs if cfg['type'] not in names]
+    names = ('Pretrained', PretrainedInit.__name__)
+    others = [cfg for cfg in cfgs if bare_type(cfg) not in names]
     ours = [
-        {**cfg, 'type': Initializer} for cfg in cfgs if cfg['type'] in names
+        {**cfg, 'type': Initializer} for cfg in cfgs if bare_type(cfg) in names
     ]
     return others + ours
 

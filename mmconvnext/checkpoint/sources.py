@@ -108,7 +108,7 @@ def _from_hub(name: str) -> Path:
             raise CheckpointError(f'none of {", ".join(HUB_FILES)} is in it')
         path = Path(hub.hf_hub_download(repo, wanted[0]))
         if path.name.endswith('.index.json'):
-            index = json.loads(path.read_text())['weight_map']
+            index = json.loads(path.read_text(encoding='utf-8'))['weight_map']
             for shard in sorted(set(index.values())):
                 hub.hf_hub_download(repo, shard)
     except Exception as error:  # its errors share no base class

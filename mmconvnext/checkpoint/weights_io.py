@@ -122,7 +122,7 @@ def _read_safetensors(path: Path, map_location: Any) -> Dict[str, Tensor]:
 
 def _read_index(path: Path, map_location: Any) -> Dict[str, Tensor]:
     """Read the shards a ``*.index.json`` names, each key exactly once."""
-    index = json.loads(path.read_text())['weight_map']
+    index = json.loads(path.read_text(encoding='utf-8'))['weight_map']
     state: Dict[str, Tensor] = {}
     for shard in sorted(set(index.values())):
         if Path(shard).name != shard:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
+from ..configs import bare_type as bare_name
 from .findings import Finding
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -29,13 +30,6 @@ class Source(NamedTuple):
     @property
     def classes(self) -> Tuple[str, ...]:
         return tuple(self.data.metainfo.get('classes') or ())
-
-
-def bare_name(kind: Any) -> str:
-    """Return a type's name without its scope, be it a string or a class."""
-    if isinstance(kind, str):
-        return kind.rsplit('.', 1)[-1]
-    return getattr(kind, '__name__', str(kind))
 
 
 def name_of(cfg: Any) -> str:

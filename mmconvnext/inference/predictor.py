@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
+from mmengine.logging import print_log
 from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import MODELS, init_default_scope
-from mmengine.runner import load_checkpoint
+from mmengine.registry import MODELS
 
+from ..checkpoint import fit, weights_io
+from ..configs import bare_type, enter_scope, leaves
 from ..files import read_image
-from ..registry import bare_type
 from .pictures import Drawn, Painter, plain_truth
 
 ConfigLike = Union[str, 'os.PathLike[str]', Config]
@@ -34,14 +35,21 @@ def load_model(
 
     Returns:
         The model in evaluation mode.
+
+    Raises:
+        CheckpointError: for a file that does not fill the model; says what
+            would help.
     """
     cfg = as_config(cfg)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    enter_scope(cfg)
     settings = cfg.model
     settings.pop('init_cfg', None)
     settings.get('backbone', {}).pop('init_cfg', None)
     model = revert_sync_batchnorm(MODELS.build(settings))
-    load_checkpoint(model, checkpoint, 'cpu', strict=True)
+    raw = weights_io.read(checkpoint)
+    for line in fit.require_whole(model, raw, str(checkpoint)):
+        print_log(line, 'current')
+    model.load_state_dict(fit.state_of(raw), strict=False)
     return model.to(device).eval()
 
 
@@ -73,7 +81,8 @@ class Predictor:
     ) -> None:
         cfg = as_config(cfg)
         self.model = load_model(cfg, checkpoint, device)
-        steps = cfg.test_dataloader.dataset.pipeline
+        (first, *_) = leaves(cfg.test_dataloader.dataset)
+        steps = first.get('pipeline') or []
         self.pipeline = Compose(
             [s for s in steps if labels or not _reads_labels(s)]
         )

@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from mmengine.config import Config, ConfigDict
 
+from ..configs import as_list, bare_type, host_of, leaves, steps_of
+
+# Steps that resize an image to a size that they name.
+RESIZES = ('Resize', 'FixScaleResize', 'FixShapeResize', 'LetterResize')
+RESIZES += ('ResizeShortestEdge', 'ResizeToMultiple')
+
 
 def use_tta(cfg: Config) -> None:
-    """Wrap the model and exchange the pipeline for the augmenting one."""
+    """Wrap the model and exchange the pipeline for the augmenting one.
+
+    A detector's masks cannot be merged: it then gives boxes alone.
+    """
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
         raise ValueError(
             f'--tta: {cfg.filename} has no tta_model and tta_pipeline'
         )
-    if cfg.tta_model.type == 'DetTTAModel':
-        # It merges boxes and refuses masks.
-        cfg.model.roi_head.mask_head = None
-        cfg.test_evaluator.metric = 'bbox'
+    if bare_type(cfg.tta_model) == 'DetTTAModel':
+        _give_boxes_only(cfg)
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    for leaf in leaves(cfg.test_dataloader.dataset):
+        leaf['pipeline'] = cfg.tta_pipeline
+
+
+def _give_boxes_only(cfg: Config) -> None:
+    roi_head = cfg.model.get('roi_head') or {}
+    if 'mask_head' in roi_head:
+        roi_head['mask_head'] = None
+    for evaluator in as_list(cfg.test_evaluator):
+        if bare_type(evaluator) == 'CocoMetric':
+            evaluator['metric'] = 'bbox'
 
 
 def use_protocol(cfg: Config, name: str) -> None:
@@ -42,9 +58,8 @@ def use_protocol(cfg: Config, name: str) -> None:
         )
     cfg.model.test_cfg.mode = row.mode
     if row.flip or tuple(row.ratios) != (1.0,):
-        cfg.tta_pipeline = augmenting(
-            cfg.test_dataloader.dataset.pipeline, row.ratios, row.flip
-        )
+        (first, *_) = leaves(cfg.test_dataloader.dataset)
+        cfg.tta_pipeline = augmenting(first.pipeline, row.ratios, row.flip)
         use_tta(cfg)
 
 
@@ -53,71 +68,96 @@ def augmenting(
 ) -> List[dict]:
     """Turn a test pipeline into one that gives every scale, flipped or not.
 
-    Scales are ratios of the pipeline's own, not of the image's size.
+    Scales are ratios of the pipeline's own, not of the image's size, unless
+    that is what the pipeline has (``scale_factor``).
+
+    Raises:
+        ValueError: for a pipeline without ``Resize``.
     """
-    at = [step['type'] for step in pipeline].index('Resize')
+    names = [bare_type(step) for step in pipeline]
+    if 'Resize' not in names:
+        raise ValueError(
+            f'the test pipeline has no Resize to vary, only {names}'
+        )
+    at = names.index('Resize')
     before, resize, after = pipeline[:at], pipeline[at], pipeline[at + 1 :]
-    scales = [
-        dict(resize, scale=tuple(int(side * r) for side in resize['scale']))
-        for r in ratios
-    ]
     flips = [
         dict(type='RandomFlip', prob=p, direction='horizontal')
         for p in ([0.0, 1.0] if flip else [0.0])
     ]
+    scales = [_scaled(resize, ratio) for ratio in ratios]
     steps = [scales, flips, *([step] for step in after)]
     return [*before, dict(type='TestTimeAug', transforms=steps)]
 
 
+def _scaled(resize: Mapping, ratio: float) -> Dict:
+    """Multiply the size that a ``Resize`` step has."""
+    if resize.get('scale') is None:
+        factor = resize.get('scale_factor') or 1.0
+        if isinstance(factor, (list, tuple)):
+            return dict(resize, scale_factor=tuple(f * ratio for f in factor))
+        return dict(resize, scale_factor=factor * ratio)
+    scale = resize['scale']
+    if isinstance(scale, int):
+        return dict(resize, scale=int(scale * ratio))
+    return dict(resize, scale=tuple(int(side * ratio) for side in scale))
+
+
 def describe(cfg: Config, name: Optional[str]) -> str:
-    """Say in a line how the model is tested."""
+    """Say in a line how the model is tested, as far as the config says."""
+    try:
+        return ', '.join(_words(cfg, name))
+    except Exception as error:
+        # It is printed after hours of testing, which it must not fail.
+        return f'{name or "as configured"} (no description: {error!r})'
+
+
+def _words(cfg: Config, name: Optional[str]) -> List[str]:
     tta = 'module' in cfg.model
     model = cfg.model.module if tta else cfg.model
-    words = [name or 'as configured']
-    if 'roi_head' in model:
-        words.append('boxes only' if tta else 'boxes and masks')
-    else:
-        words.append(_windows(model.test_cfg))
-    steps = cfg.test_dataloader.dataset.pipeline
-    if tta:
-        choices = steps[-1]['transforms']
-        words.append(f'flip {"on" if len(choices[1]) > 1 else "off"}')
-        resizes = choices[0]
-    else:
-        words.append('flip off')
-        resizes = [step for step in steps if step['type'] == 'Resize']
-    scales = [f'{w}x{h}' for w, h in (step['scale'] for step in resizes)]
-    words.append(f'scales {" ".join(scales) or "of the image"}')
-    return ', '.join(words)
+    steps = []
+    for leaf in leaves(cfg.test_dataloader.dataset):
+        steps += steps_of(leaf.get('pipeline'))
+    flips = [s for s in steps if bare_type(s) == 'RandomFlip']
+    # mmcv's own default is not to flip, mmdet's and mmseg's as well.
+    flipped = any(flip.get('prob') for flip in flips)
+    scales = dict.fromkeys(text for step in steps for text in _sizes(step))
+    return [
+        name or 'as configured',
+        *_outputs(model, host_of(cfg)),
+        f'flip {"on" if flipped else "off"}',
+        f'scales {" ".join(scales) or "of the image"}',
+    ]
 
 
-def _windows(test_cfg: ConfigDict) -> str:
-    if test_cfg.mode == 'whole':
-        return 'whole'
-    sizes = ('x'.join(map(str, test_cfg[k])) for k in ('crop_size', 'stride'))
-    return 'slide {} stride {}'.format(*sizes)
+def _outputs(model: Mapping, host: str) -> Iterator[str]:
+    """Say what a detector gives, or how a segmentor goes over an image."""
+    test_cfg = model.get('test_cfg') or {}
+    if 'mode' in test_cfg:
+        keys = ('crop_size', 'stride')
+        sizes = [_text(test_cfg[key]) for key in keys if key in test_cfg]
+        whole = test_cfg['mode'] == 'whole'
+        yield 'whole' if whole else 'slide ' + ' stride '.join(sizes)
+    elif host == 'mmdet':
+        parts = {**model, **(model.get('roi_head') or {})}
+        masks = any(
+            part.startswith(('mask_head', 'panoptic_')) and value is not None
+            for part, value in parts.items()
+        )
+        yield 'boxes and masks' if masks else 'boxes'
 
 
-def write_predictions(cfg: Config, out: str) -> None:
-    """Add what writes the predictions to the evaluator."""
-    if out.endswith('.pkl'):
-        evaluators = cfg.test_evaluator
-        if not isinstance(evaluators, (list, tuple)):
-            evaluators = [evaluators]
-        dump = dict(type='DumpResults', out_file_path=out)
-        cfg.test_evaluator = [*evaluators, dump]
-    elif cfg.default_scope == 'mmseg':
-        cfg.test_evaluator.update(output_dir=out, keep_results=True)
-    else:
-        raise ValueError(f'--out of a detector must end in .pkl, got {out}')
+def _sizes(step: Mapping) -> Iterator[str]:
+    if bare_type(step) not in RESIZES:
+        return
+    if step.get('scale') is not None:
+        yield _text(step['scale'])
+    elif step.get('width') and step.get('height'):
+        yield _text((step['width'], step['height']))
+    elif step.get('scale_factor') is not None:
+        yield f'x{_text(step["scale_factor"])}'
 
 
-def write_pictures(cfg: Config, folder: str) -> None:
-    """Draw every test image."""
-    hook = cfg.default_hooks.visualization
-    hook.update(draw=True, interval=1)
-    if cfg.default_scope == 'mmdet':
-        # joined to <work dir>/<time> by the hook unless it is absolute
-        hook.test_out_dir = str(Path(folder).absolute())
-    else:
-        cfg.visualizer.save_dir = folder
+def _text(size: Any) -> str:
+    """Write one number, or several as WIDTHxHEIGHT."""
+    return 'x'.join(str(number) for number in as_list(size))

@@ -8,8 +8,9 @@ from typing import Any, Dict, Iterator, Tuple
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 
+from ..configs import enter_scope
 from .pictures import Painter, plain_truth
 
 
@@ -26,7 +27,7 @@ def drawn_samples(
     Yields:
         Index in the data set, picture (RGB), and a line about the content.
     """
-    init_default_scope(cfg.default_scope)
+    enter_scope(cfg)
     painter = Painter(cfg, 'train_dataloader')
     for index, image, data in samples(cfg, number, seed):
         sample = plain_truth(data['data_samples'])

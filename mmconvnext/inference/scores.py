@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import math
+import os
 from pathlib import Path
 from typing import (
     Any,
@@ -26,7 +27,9 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS, METRICS, init_default_scope
+from mmengine.registry import DATASETS, METRICS
+
+from ..configs import as_list, bare_type, enter_scope, host_of, leaves
 
 
 class Score(NamedTuple):
@@ -167,12 +170,13 @@ class CocoScorer:
         _check_exists(Path(self._file))
         dataset = _dataset(
             cfg,
-            ann_file=str(Path(self._file).absolute()),
-            data_prefix=dict(img=str(root)),
+            # Absolute paths: others are joined to the config's data_root.
+            ann_file=os.path.abspath(self._file),
+            data_prefix=dict(img=os.path.abspath(root)),
             test_mode=True,  # keeps images without objects
         )
         rows = [dataset.get_data_info(i) for i in range(len(dataset))]
-        self._infos = {Path(row['img_path']): row for row in rows}
+        self._infos = {os.path.abspath(row['img_path']): row for row in rows}
         self._objects = {row['img_id']: row['instances'] for row in rows}
         self.classes, self.colours = _names(dataset)
         options = dict(ann_file=self._file, classwise=True, metric_items=None)
@@ -189,9 +193,10 @@ class CocoScorer:
         Raises:
             ValueError: when there is no label.
         """
-        if path not in self._infos:
+        row = self._infos.get(os.path.abspath(path))
+        if row is None:
             raise ValueError(f'{self._file} does not list it')
-        return self._infos[path]
+        return row
 
     def add(self, sample: Any) -> Score:
         """Score an image and count it in :meth:`total`."""
@@ -252,20 +257,30 @@ def scorer(cfg: Config, labels: str, root: Path) -> Any:
     Raises:
         ValueError: for a config of another host.
     """
-    if cfg.get('default_scope') not in SCORERS:
+    host = host_of(cfg)
+    if host not in SCORERS:
         raise ValueError(
             f'labels are read for {list(SCORERS)}, the config has '
-            f'default_scope {cfg.get("default_scope")!r}'
+            f'default_scope {host!r}'
         )
-    init_default_scope(cfg.default_scope)
-    return SCORERS[cfg.default_scope](cfg, labels, root)
+    enter_scope(cfg)
+    return SCORERS[host](cfg, labels, root)
 
 
 def _dataset(cfg: Config, **options: Any) -> Any:
+    """Build the config's test data without its pipeline.
+
+    Raises:
+        ValueError: for several data sets: whose labels would be meant?
+    """
+    found = list(leaves(cfg.test_dataloader.dataset))
+    if len(found) > 1:
+        raise ValueError(
+            f'--labels: the config tests on {len(found)} data sets at once; '
+            f'give one by --cfg-options test_dataloader.dataset=...'
+        )
     pipeline: List[Dict] = []
-    return DATASETS.build(
-        {**cfg.test_dataloader.dataset, 'pipeline': pipeline, **options}
-    )
+    return DATASETS.build({**found[0], 'pipeline': pipeline, **options})
 
 
 def _names(dataset: Any) -> Tuple[List[str], Dict[str, Sequence[int]]]:
@@ -275,13 +290,12 @@ def _names(dataset: Any) -> Tuple[List[str], Dict[str, Sequence[int]]]:
 
 
 def _metric(cfg: Config, name: str, dataset: Any, **options: Any) -> Any:
-    given = cfg.test_evaluator
-    given = given if isinstance(given, (list, tuple)) else [given]
-    found = [row for row in given if row['type'].split('.')[-1] == name]
+    given = as_list(cfg.test_evaluator)
+    found = [row for row in given if bare_type(row) == name]
     if not found:
         raise ValueError(
             f'test_evaluator has no {name}, only '
-            f'{[row["type"] for row in given]}'
+            f'{[bare_type(row) for row in given]}'
         )
     metric = METRICS.build({**found[0], **options})
     metric.dataset_meta = dataset.metainfo

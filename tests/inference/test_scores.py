@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData, PixelData
@@ -128,7 +129,11 @@ def coco(tmp_path: Path) -> CocoScorer:
     )
     (tmp_path / 'ann.json').write_text(text)
     init_default_scope('mmdet')
-    cfg = Config(
+    return scorer(coco_config(), str(tmp_path / 'ann.json'), tmp_path / 'img')
+
+
+def coco_config() -> Config:
+    return Config(
         dict(
             default_scope='mmdet',
             test_dataloader=dict(
@@ -146,7 +151,6 @@ def coco(tmp_path: Path) -> CocoScorer:
             test_evaluator=dict(type='CocoMetric', metric=['bbox', 'segm']),
         )
     )
-    return scorer(cfg, str(tmp_path / 'ann.json'), tmp_path / 'img')
 
 
 def det_sample(image: int, boxes: list, labels: list, masks: bool = True):
@@ -186,6 +190,29 @@ def test_ap_of_images_without_finds_or_objects(coco: CocoScorer) -> None:
     nothing = coco.add(det_sample(3, [], [], masks=False))
     assert list(nothing.means) == ['box AP']
     assert math.isnan(nothing.means['box AP'])
+
+
+def test_folders_may_be_relative(
+    coco: CocoScorer, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = coco_config()
+    cfg.test_evaluator = dict(type=CocoMetric, metric='bbox')
+    cfg.test_dataloader.dataset.type = 'mmdet.CocoDataset'
+    for root in ('img', './img/', str(tmp_path / 'img')):
+        found = scorer(cfg, 'ann.json', Path(root))
+        for path in ('img/2.jpg', './img/2.jpg', str(tmp_path / 'img/2.jpg')):
+            assert found.info(Path(path))['img_id'] == 2
+
+
+def test_several_data_sets_have_no_labels_of_one_folder(
+    coco: CocoScorer, tmp_path: Path
+) -> None:
+    cfg = coco_config()
+    leaf = cfg.test_dataloader.dataset
+    cfg.test_dataloader.dataset = dict(datasets=[leaf, leaf])
+    with pytest.raises(ValueError, match='on 2 data sets at once'):
+        scorer(cfg, str(tmp_path / 'ann.json'), tmp_path)
 
 
 def test_labels_of_a_coco_file_are_found_or_named(

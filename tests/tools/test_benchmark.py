@@ -112,7 +112,7 @@ def test_pair_gives_ours_over_reference(clock: Clock) -> None:
 
 
 def read(path: Path) -> List[Dict[str, str]]:
-    with open(path, newline='') as file:
+    with open(path, encoding='utf-8', newline='') as file:
         return list(csv.DictReader(file))
 
 

@@ -560,7 +560,7 @@ def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def check(config: str) -> list:
-    Path('config.py').write_text(config)
+    Path('config.py').write_text(config, encoding='utf-8')
     return doctor.probe_config('config.py')()['problems']
 
 

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+import mmcv.transforms as mmcv
 import pytest
 import torch
 from imports import import_tool
@@ -149,3 +150,109 @@ def test_a_detector_gives_boxes_with_tta(demo: Path, tmp_path: Path) -> None:
     metrics = run(cfg, tmp_path, tta=True)
     assert 'coco/bbox_mAP' in metrics
     assert 'coco/segm_mAP' not in metrics
+
+
+# Parts of hosts' configs that are none of ours.
+RETINA = dict(type='RetinaNet', test_cfg=dict(nms_pre=1000), bbox_head={})
+MASK2FORMER = dict(type='Mask2Former', panoptic_head={}, test_cfg={})
+SLIDE = dict(mode='slide', crop_size=(64, 64), stride=(42, 42))
+DESCRIBED = [
+    (RETINA, [dict(type='Resize', scale_factor=0.5)], 'boxes', 'x0.5'),
+    (RETINA, [dict(type='mmdet.Resize', scale=(9, 8))], 'boxes', '9x8'),
+    (RETINA, [dict(type=mmcv.Resize, scale=(9, 8))], 'boxes', '9x8'),
+    (
+        dict(RETINA, type='DINO', test_cfg=dict(max_per_img=300)),
+        [dict(type='FixScaleResize', scale=(9, 8))],
+        'boxes',
+        '9x8',
+    ),
+    (
+        dict(type='MaskRCNN', roi_head=dict(bbox_head={}, mask_head={})),
+        [dict(type='FixShapeResize', width=9, height=8)],
+        'boxes and masks',
+        '9x8',
+    ),
+    (
+        dict(type='MaskRCNN', roi_head=dict(bbox_head={}, mask_head=None)),
+        [dict(type='Resize', scale_factor=(0.5, 2.0))],
+        'boxes',
+        'x0.5x2.0',
+    ),
+    (MASK2FORMER, [], 'boxes and masks', 'of the image'),
+    (
+        dict(type='EncoderDecoder', test_cfg=SLIDE),
+        [dict(type='Resize', scale=512)],
+        'slide 64x64 stride 42x42',
+        '512',
+    ),
+]
+
+
+@pytest.mark.parametrize(('model', 'steps', 'gives', 'scales'), DESCRIBED)
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_any_host_s_config_is_described(
+    model: dict, steps: list, gives: str, scales: str, wrapped: bool
+) -> None:
+    data = dict(type='X', pipeline=steps)
+    if wrapped:
+        data = dict(type='ConcatDataset', datasets=[data, data])
+    scope = 'mmseg' if model['type'] == 'EncoderDecoder' else 'mmdet'
+    cfg = Config(
+        dict(
+            default_scope=scope,
+            model=model,
+            test_dataloader=dict(dataset=data),
+        )
+    )
+    assert protocols.describe(cfg, None) == (
+        f'as configured, {gives}, flip off, scales {scales}'
+    )
+    cfg.tta_model = dict(type=f'{scope}.{scope[2:].title()}TTAModel')
+    flips = [dict(type='RandomFlip', prob=1.0), dict(type='RandomFlip')]
+    cfg.tta_pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='TestTimeAug', transforms=[steps, flips]),
+        dict(type='PackInputs'),
+    ]
+    cfg.test_evaluator = [
+        dict(type='mmdet.CocoMetric', metric=['bbox', 'segm']),
+        dict(type='DumpResults'),
+    ]
+    protocols.use_tta(cfg)
+    text = protocols.describe(cfg, 'tta')
+    assert text.startswith('tta, ') and text.endswith(
+        f', flip on, scales {scales}'
+    )
+    masks = 'masks' in text and model is not MASK2FORMER
+    assert not masks
+    leaf = cfg.test_dataloader.dataset
+    leaf = leaf.datasets[1] if wrapped else leaf
+    assert leaf.pipeline == cfg.tta_pipeline
+    if scope == 'mmdet':
+        assert cfg.test_evaluator[0].metric == 'bbox'
+
+
+def test_a_description_never_fails_a_run() -> None:
+    text = protocols.describe(Config(dict(model=dict(type='X'))), 'mine')
+    assert text.startswith('mine (no description: ')
+
+
+@pytest.mark.parametrize(
+    ('step', 'expected'),
+    [
+        (dict(scale=(64, 32)), dict(scale=(32, 16))),
+        (dict(scale=64), dict(scale=32)),
+        (dict(scale_factor=3.0), dict(scale_factor=1.5)),
+        (dict(scale_factor=(2.0, 4.0)), dict(scale_factor=(1.0, 2.0))),
+        ({}, dict(scale_factor=0.5)),
+    ],
+)
+@pytest.mark.parametrize('kind', ['Resize', 'mmseg.Resize', mmcv.Resize])
+def test_any_resize_is_scaled(step: dict, expected: dict, kind) -> None:
+    pipeline = [dict(type='Load'), dict(step, type=kind), dict(type='Pack')]
+    load, augment = protocols.augmenting(pipeline, (0.5,), flip=True)
+    scales, flips, pack = augment['transforms']
+    assert scales == [dict(expected, type=kind)]
+    assert len(flips) == 2 and pack == [dict(type='Pack')]
+    with pytest.raises(ValueError, match=r"no Resize to vary, only \['Load'"):
+        protocols.augmenting(pipeline[:1], (0.5,), flip=False)

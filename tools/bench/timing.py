@@ -87,14 +87,14 @@ def peak_mib(run: Callable[[], object], device: str = 'cpu') -> float:
     if not KNOWS_PEAK:
         return math.nan
     ctypes.CDLL(None).malloc_trim(0)  # freed memory that the C library kept
-    PROC.joinpath('clear_refs').write_text('5')  # peak = now
+    PROC.joinpath('clear_refs').write_text('5', encoding='utf-8')  # peak = now
     before = _status('VmHWM')
     run()
     return (_status('VmHWM') - before) / 2**10
 
 
 def _status(key: str) -> int:
-    lines = PROC.joinpath('status').read_text().splitlines()
+    lines = PROC.joinpath('status').read_text(encoding='utf-8').splitlines()
     return next(int(x.split()[1]) for x in lines if x.startswith(key))
 
 
@@ -139,7 +139,9 @@ def _processor() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     info = Path('/proc/cpuinfo')
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = (
+        info.read_text(encoding='utf-8').splitlines() if info.exists() else []
+    )
     names = [x.split(': ')[1] for x in lines if x.startswith('model name')]
     return names[0] if names else platform.processor()
 

@@ -19,7 +19,9 @@ def _declare_torchvision_operators() -> None:
     # At import torchvision registers fake implementations of operators
     # whose schemas are in its compiled part. Any schema will do.
     folder = importlib.util.find_spec('torchvision').submodule_search_locations
-    source = Path(folder[0], '_meta_registrations.py').read_text()
+    source = Path(folder[0], '_meta_registrations.py').read_text(
+        encoding='utf-8'
+    )
     names = re.findall(r'register_\w+\("(?:torchvision::)?(\w+)"', source)
     for name in dict.fromkeys(names):
         LIBRARY.define(f'{name}(Tensor x) -> Tensor')

@@ -1,0 +1,105 @@
+"""Our configs by name: ``mmconvnext::upernet_convnextv2_tiny_own.py``.
+
+mmengine finds the configs of the packages it lists, in folders, under names
+like ``mmdet::folder/file``; it lists no others and takes no entry points.
+:func:`install`, which importing mmconvnext calls, lets it ask here first,
+as ``_base_`` of a config and in ``mmengine.hub``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+from pathlib import Path
+from typing import Any, Callable, Optional, Tuple
+
+from mmengine import hub
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from .configs import host_of
+
+PREFIX = 'mmconvnext::'
+PACKAGE = Path(__file__).parent
+# In an installed package (a copy, or links in an editable install), and in
+# a source tree that nobody installed.
+FOLDERS = (PACKAGE / '.mim' / 'configs', PACKAGE.parent / 'configs')
+
+
+def config_path(name: str) -> Path:
+    """Return the file of one of our configs.
+
+    Args:
+        name: with or without ``mmconvnext::``, folder ``configs/``, ``.py``.
+
+    Raises:
+        FileNotFoundError: with names like it, where there is none.
+    """
+    bare = name.replace(PREFIX, '', 1).replace('configs/', '', 1)
+    bare = bare if bare.endswith('.py') else f'{bare}.py'
+    for folder in FOLDERS:
+        if (folder / bare).is_file():
+            return folder / bare
+    known = sorted({path.name for f in FOLDERS for path in f.glob('*.py')})
+    like = difflib.get_close_matches(bare, known, n=4, cutoff=0)
+    raise FileNotFoundError(
+        f'{PREFIX}{bare} is none of the {len(known)} configs of mmconvnext; '
+        f'the names most like it: {", ".join(like)}'
+    )
+
+
+def get_config(name: str, pretrained: bool = False) -> Config:
+    """Read one of our configs: ``mmengine.hub.get_config`` for them.
+
+    Raises:
+        FileNotFoundError: for an unknown name.
+        ValueError: for ``pretrained``: we publish no trained weights.
+    """
+    path = config_path(name)
+    if pretrained:
+        raise ValueError(
+            f'{name}: no trained weights are published for it; load a '
+            f'checkpoint of your own'
+        )
+    return Config.fromfile(path)
+
+
+def get_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Build the model of one of our configs, as ``mmengine.hub.get_model``."""
+    cfg = get_config(name, pretrained)
+    with DefaultScope.overwrite_default_scope(host_of(cfg) or None):
+        return MODELS.build(cfg.model, default_args=kwargs)
+
+
+def install() -> None:
+    """Let mmengine resolve our names; calling it again changes nothing."""
+    for function in (get_config, get_model):
+        name = function.__name__
+        asked = _ours_first(function, getattr(hub, name))
+        for module in (hub, getattr(hub, 'hub', hub)):
+            setattr(module, name, asked)
+    # A private name: where a later mmengine lacks it, `_base_` takes paths
+    # and the packages that mmengine lists, and mmengine says so.
+    find = getattr(Config, '_get_cfg_path', None)
+    if find is not None:
+        Config._get_cfg_path = staticmethod(_ours_first(_base_path, find))
+
+
+def _base_path(name: str, filename: str) -> Tuple[str, Optional[str]]:
+    # No scope: ours has the backbone alone, and the config says its host's.
+    return str(config_path(name)), None
+
+
+def _ours_first(ours: Callable, theirs: Callable) -> Callable:
+    """Return a function that calls ``ours`` for our names."""
+    if hasattr(theirs, 'mmengine_s'):
+        return theirs
+
+    @functools.wraps(theirs)
+    def choose(name: str, *args: Any, **kwargs: Any) -> Any:
+        mine = str(name).startswith(PREFIX)
+        return (ours if mine else theirs)(name, *args, **kwargs)
+
+    choose.mmengine_s = theirs
+    return choose

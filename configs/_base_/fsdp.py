@@ -6,10 +6,8 @@ runner_type = 'FlexibleRunner'
 strategy = dict(
     type='FSDPStrategy',
     model_wrapper=dict(
-        auto_wrap_policy=dict(
-            type='torch.distributed.fsdp.wrap.size_based_auto_wrap_policy',
-            min_num_params=10_000_000,
-        ),
+        # Parts of a block must not be wrapped, nor stages.
+        auto_wrap_policy='mmconvnext.models.sharding.wrap_blocks',
         # Layer-wise decay needs each parameter by its name.
         use_orig_params=True,
     ),

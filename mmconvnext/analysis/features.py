@@ -190,10 +190,10 @@ def mosaic_of(label: str, maps: Tensor) -> plots.Mosaic:
 
 
 def class_of(path: Path, root: Path) -> str:
-    """Name the folder below ``root`` that a path lies in.
+    """Return the name of the folder of ``root`` that has a path.
 
     Raises:
-        ValueError: where it lies in none.
+        ValueError: for a path outside of all folders.
     """
     parts = path.relative_to(root).parts
     if len(parts) < 2:

@@ -207,8 +207,8 @@ def translate(
     Args:
         state, ema, prefix: as for :func:`detect`.
         plain: take blocks with neither layer scale nor GRN for V1 without
-            layer scale. A file cannot tell: it may be a V2 that lost its
-            GRN, so this has to be asked for.
+            layer scale. This has to be asked for, because the file may
+            also be a V2 that lost its GRN.
     """
     flat = _flatten(state)
     name, start = _choose(flat, ema, prefix)

@@ -22,21 +22,21 @@ from .sources import CheckpointError
 
 
 def _statistic(owner: Any, name: str) -> Callable[..., float]:
-    """Stand in for ``getattr``, which HistoryBuffer pickles its methods by."""
+    """Replace ``getattr``, by which HistoryBuffer pickles its methods."""
     if owner is not HistoryBuffer or name not in STATISTICS:
         raise CheckpointError(f'getattr of {name!r} is refused')
     return getattr(HistoryBuffer, name)
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """Stand in for ``codecs.encode``, which bytes are pickled by."""
+    """Replace ``codecs.encode``, by which bytes are pickled."""
     if encoding != 'latin1':
         raise CheckpointError(f'bytes in the codec {encoding!r} are refused')
     return text.encode('latin1')
 
 
 def _bytes(*data: bytes) -> bytes:
-    """Stand in for ``bytes``, which would fill memory for a number."""
+    """Replace ``bytes``, which would fill memory for a number."""
     if any(not isinstance(item, bytes) for item in data):
         raise CheckpointError('bytes of anything but bytes are refused')
     return b''.join(data)
@@ -86,7 +86,7 @@ ALLOWED: Dict[str, Any] = {
     },
 }
 # What tensors are pickled by, for torch before 2.6. The names are part of
-# the file format, whose readers keep them; those that a torch lacks are
+# the file format, whose readers keep them; those missing from a torch are
 # refused like any other. Storages are named by torch itself.
 OF_TENSORS: Dict[str, Tuple[str, ...]] = {
     'builtins': ('complex', 'set'),
@@ -133,7 +133,7 @@ ITEM_SIZES = {
 
 
 class _Stub:
-    """Stands for any object of a pickle in the dry run; does nothing."""
+    """Replaces every object of a pickle in the dry run; does nothing."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> _Stub:
         return super().__new__(cls)

@@ -141,7 +141,7 @@ def kind_of(x: Tensor) -> Tuple:
 
 
 def layout(module: nn.Module) -> Tuple:
-    """Where and how each weight lies in memory.
+    """Address and layout of each weight in memory.
 
     New values at the same place leave it as it is. Reading it, with a look
     at every module for :func:`why_not`, takes about 0.3 ms at each call for

@@ -7,6 +7,7 @@ import pytest
 import torch
 from backbones import MICRO, VERSIONS, both, micro, randomize
 from imports import import_zoo
+from mmengine.registry import MODELS
 from torch import nn
 
 from mmconvnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
@@ -128,6 +129,21 @@ def test_out_indices(cls: type) -> None:
 def test_bad_options_raise(cls: type, kwargs: dict, match: str) -> None:
     with pytest.raises(ValueError, match=match):
         cls(**{'arch': MICRO, **kwargs})
+
+
+@both
+def test_pretrained_is_none_as_mmseg_passes_it(cls: type) -> None:
+    assert cls(MICRO, pretrained=None).init_cfg is None
+    cfg = dict(type=f'mmconvnext.{cls.__name__}', arch=MICRO, pretrained=None)
+    assert MODELS.build(cfg).arch == MICRO
+    with pytest.raises(ValueError, match=r"'torchvision://.*init_cfg="):
+        cls(MICRO, pretrained='torchvision://convnext_tiny')
+
+
+@both
+def test_options_are_keywords(cls: type) -> None:
+    with pytest.raises(TypeError, match='positional'):
+        cls(MICRO, 4)
 
 
 @both

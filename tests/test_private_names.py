@@ -55,6 +55,11 @@ READ = {
     ): 'the one way to end persistent workers; without it the hook refuses '
     'them (test_resume)',
     (
+        'mmconvnext/hub.py',
+        '_get_cfg_path',
+    ): 'asked for with getattr; without it `_base_` takes paths, and the '
+    'packages that mmengine lists',
+    (
         'mmconvnext/mmcv_ops/__init__.py',
         '_ext',
     ): 'the module that this folder stands in for',

@@ -34,7 +34,7 @@ fi
 VENV="${VENV:-${VENVS[$HOSTS]}}"
 setup_hosts "$VENV" "${SETS[$HOSTS]}"
 if ! is_done "$VENV" tests requirements/tests.txt; then
-    install "$PY" -r requirements/tests.txt
+    pip_install "$PY" -r requirements/tests.txt
     mark_done "$VENV" tests requirements/tests.txt
 fi
 
@@ -51,8 +51,8 @@ if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
         SITE='import site; print(site.getsitepackages()[0])'
         # On top of .venv, not a second copy of torch.
         "$PY" -c "$SITE" >"$(.venv-zoo/bin/python -c "$SITE")/hosts.pth"
-        install .venv-zoo/bin/python -r requirements/optional.txt
-        install .venv-zoo/bin/python --no-deps -r requirements/zoo.txt
+        pip_install .venv-zoo/bin/python -r requirements/optional.txt
+        pip_install .venv-zoo/bin/python --no-deps -r requirements/zoo.txt
         mark_done .venv-zoo zoo "${EXTRAS[@]}"
     fi
     say 'Tests against the model libraries'

@@ -49,8 +49,8 @@ stamp_of() { echo "$TORCH $(cat "${@:3}" /dev/null | cksum)"; }
 is_done() { [ "$(cat "$1/.done-$2" 2>/dev/null)" = "$(stamp_of "$@")" ]; }
 mark_done() { stamp_of "$@" >"$1/.done-$2"; }
 
-# install PYTHON ARGUMENT...: pip install, or say what to do about a failure.
-install() {
+# pip_install PYTHON ARGUMENT...: pip install, or say what to do about a failure.
+pip_install() {
     "$1" -m pip install --quiet "${@:2}" || die "pip could not install \
 '${*:2}' with $("$1" --version): its reason is above. Where the network broke \
 off, run $0 again: it goes on from here. PIP_INDEX_URL and PIP_FIND_LINKS \
@@ -65,9 +65,9 @@ setup_hosts() {
     is_done "$dir" hosts "${files[@]}" && return
     [ -x "$PY" ] || new_venv "$dir"
     say "Installing $TORCH and the hosts of $2 into $1 (about a minute)"
-    install "$PY" "$TORCH"
+    pip_install "$PY" "$TORCH"
     # No cache: pip would also take an mmcv built before in another way.
-    MMCV_WITH_OPS=0 install "$PY" --no-cache-dir -r "$ROOT/requirements/$2"
-    install "$PY" --no-deps -e "$ROOT"
+    MMCV_WITH_OPS=0 pip_install "$PY" --no-cache-dir -r "$ROOT/requirements/$2"
+    pip_install "$PY" --no-deps -e "$ROOT"
     mark_done "$dir" hosts "${files[@]}"
 }

@@ -66,11 +66,13 @@ def depthwise_conv(
         bias: ``(C,)``.
         dilation: distance of the positions that the kernel reads.
     """
+    # A number: torch 2.1 traces arithmetic with sizes, and loses it here.
+    padding = dilation * (int(weight.size(-1)) // 2)
     y = F.conv2d(
         x.permute(0, 3, 1, 2),
         weight,
         bias,
-        padding=dilation * (weight.size(-1) // 2),
+        padding=padding,
         dilation=dilation,
         groups=weight.size(0),
     )

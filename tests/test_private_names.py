@@ -85,6 +85,7 @@ def _reads_by_name(call: ast.Call) -> bool:
     return (
         isinstance(call.func, ast.Name)
         and call.func.id in by_name
+        and not _is_ours(call.args[0], set())
         and isinstance(call.args[1], ast.Constant)
     )
 
@@ -141,6 +142,7 @@ def test_private_names_are_those_of_the_table() -> None:
         ('loader._iterator = None', {'_iterator'}),
         ('from . import choice\nchoice._forced', set()),
         ('self._x, cls._y, super()._z', set()),
+        ("hasattr(self, '_x')", set()),
         ('row._replace(a=1), x.__class__', set()),
     ],
 )

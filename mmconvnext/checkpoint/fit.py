@@ -176,7 +176,7 @@ def _account(
 def _absent_heads(model: nn.Module, left: List[str]) -> List[str]:
     """Name the heads of a file that the model does not have at all."""
     have = {f'{name}.' for name, _ in model.named_modules()}
-    heads = {}
+    heads: Dict[str, None] = {}
     for key in left:
         parts = key.split('.')
         for depth in range(1, len(parts)):

@@ -51,7 +51,7 @@ def family() -> Iterator[int]:
     """Yield this process and its children."""
     yield os.getpid()
     for task in Path(f'/proc/{os.getpid()}/task').iterdir():
-        for pid in (task / 'children').read_text().split():
+        for pid in (task / 'children').read_text('utf-8').split():
             yield int(pid)
 
 
@@ -60,7 +60,7 @@ def memory() -> int:
     total = 0
     for pid in family():
         try:
-            lines = Path(f'/proc/{pid}/smaps_rollup').read_text()
+            lines = Path(f'/proc/{pid}/smaps_rollup').read_text('utf-8')
         except OSError:  # a worker that has just ended
             continue
         line = next(x for x in lines.splitlines() if x.startswith('Pss:'))

@@ -122,7 +122,7 @@ def child(*args: Any) -> int:
     """Run :func:`train` in a copy of this process; return its exit status."""
     pid = os.fork()
     if pid == 0:
-        with open(os.devnull, 'w') as nowhere:
+        with open(os.devnull, 'w', encoding='utf-8') as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
         with contextlib.suppress(Exception):

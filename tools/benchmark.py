@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     add(
         '--subjects',
         nargs='+',
-        help='default: all in eager mode; +compile behind a name compiles it',
+        help='default: all in eager mode; +compile after a name compiles it',
     )
     add('--steps', type=int, default=200, help='of curves')
     add('--data-root', help='of curves: the folder of CamVid')

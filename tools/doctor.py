@@ -1,11 +1,11 @@
-"""Say what is installed, whether it works together, and how to mend it.
+"""Say what is installed, whether it works together, and how to fix it.
 
     python tools/doctor.py
     python tools/doctor.py --config configs/mask_rcnn_convnextv2_base_coco.py
 
 Every check runs in a process of its own: a package that is broken, hangs or
 crashes its interpreter is reported, and the other checks go on. The exit
-code is 0 where all that is needed works, 1 where something has to be mended.
+code is 0 where all that is needed works, 1 where something has to be fixed.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Row(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """A check: a function that imports what it needs and tells about it.
+    """A check: a function that imports what it needs and reports on it.
 
     It returns a dict that may hold ``version``, ``remark``, ``note`` (true
     where the remark deserves attention) and ``problems``, pairs of what is
@@ -106,7 +106,7 @@ class Probe(NamedTuple):
         needs: Checks whose failure explains one of this.
         use: For an optional package, what it is for.
         harmful: Whether an optional package does harm where it is broken.
-        mend: What to do about an error that is not in ``KNOWN``, where
+        fix: What to do about an error that is not in ``KNOWN``, where
             installing the package again is not the answer.
     """
 
@@ -115,7 +115,7 @@ class Probe(NamedTuple):
     needs: Tuple[str, ...] = ()
     use: str = ''
     harmful: bool = False
-    mend: str = ''
+    fix: str = ''
 
 
 class Known(NamedTuple):
@@ -130,7 +130,7 @@ KNOWN = (
     Known(
         r"No module named 'mmcv\._ext'",
         'mmcv is installed without its compiled operators, and nothing '
-        'stands in for them',
+        'replaces them',
         '{rebuild_mmcv}',
     ),
     Known(
@@ -226,7 +226,7 @@ def install_command(name: str, command: str = 'pip install') -> str:
     if name != 'mmcv':
         return f'{command} {dist}=={version}'
     build = command.replace('pip install', BUILD)
-    # Its setup.py uses pkg_resources, which later setuptools lack.
+    # Its setup.py uses pkg_resources, which setuptools has no longer.
     first = 'pip install "setuptools<81" && ' if line == 'OpenMMLab' else ''
     return f'{first}{build} {dist}=={version}'
 
@@ -420,7 +420,7 @@ def serve_operators() -> str:
         raise missing from None
     mmcv_ops.install()
     summary = mmcv_ops.summary()
-    return f'mmconvnext stands in ({missing}): {summary}'
+    return f'mmconvnext replaces them ({missing}): {summary}'
 
 
 def probe_operators() -> dict:
@@ -486,7 +486,7 @@ PROBES: Dict[str, Probe] = {
     'python': Probe(probe_python),
     'torch': Probe(probe_torch, ('torch',)),
     'gpu': Probe(
-        probe_gpu, needs=('torch',), mend='nvidia-smi  # is the driver well?'
+        probe_gpu, needs=('torch',), fix='nvidia-smi  # does the driver work?'
     ),
     'numpy': Probe(probe_numpy, ('numpy',), ('torch',)),
     'opencv': Probe(
@@ -767,7 +767,7 @@ def examine(
 def explain(
     component: str, probe: Probe, error: str, failed: Sequence[str]
 ) -> List[Problem]:
-    """Say what to do about an error; nothing where another cause is told."""
+    """Say what to do about an error; nothing if its cause is named already."""
     if component in HOSTS and twice(component):
         return []
     known = diagnose(component, error)
@@ -775,7 +775,7 @@ def explain(
         return [known]
     if set(probe.needs) & set(failed):
         return []
-    fix = probe.mend or reinstall_command(component.split()[0])
+    fix = probe.fix or reinstall_command(component.split()[0])
     return [Problem(f'{component} does not work: {error}', fix)]
 
 
@@ -790,7 +790,7 @@ def examine_lines() -> Row:
     problems = [
         Problem(
             f'{" and ".join(twice(host))} are both installed into the folder '
-            f'{host}/; whose files stand there is luck',
+            f'{host}/ and overwrite each other',
             f'pip uninstall -y {" ".join(twice(host))} && '
             + install_command(host),
         )
@@ -817,7 +817,7 @@ def gather(config: Optional[str], timeout: float) -> List[Row]:
     arguments = ['--config', config] if config else []
     if config:
         probes['config'] = Probe(
-            probe_config(config), needs=HOSTS, mend=f'edit {config}'
+            probe_config(config), needs=HOSTS, fix=f'edit {config}'
         )
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         answers = pool.map(lambda name: ask(name, arguments, timeout), probes)
@@ -834,7 +834,7 @@ def shorten(text: str, limit: int = 100) -> str:
 
 
 def list_problems(rows: List[Row]) -> List[dict]:
-    """Collect the problems; those that one command mends are one."""
+    """Collect the problems; those that one command fixes are one."""
     collected: Dict[str, dict] = {}
     for row in rows:
         for what, fix in row.problems:
@@ -862,7 +862,7 @@ def to_text(rows: List[Row]) -> str:
         lines.append(f'   fix: {problem["fix"]}')
     count = len(problems)
     closing = (
-        f'{count} problem{"s" * (count > 1)} to mend; begin with the first.'
+        f'{count} problem{"s" * (count > 1)} to fix; begin with the first.'
     )
     lines += ['', closing if count else 'All that is needed works.']
     return '\n'.join(lines)

@@ -457,10 +457,10 @@ def write_instances(
 
 
 def read_stamp(out: Path) -> Optional[dict]:
-    """Read what stands at ``out``: None where nothing does.
+    """Read what is at ``out``: None where nothing is.
 
     Raises:
-        FileExistsError: If something stands there that is not ours.
+        FileExistsError: If something else is there.
     """
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
@@ -483,7 +483,7 @@ def read_stamp(out: Path) -> Optional[dict]:
 
 
 def make(out: Path, train: int = 160, val: int = 40, seed: int = 0) -> bool:
-    """Make the data set at ``out`` unless it already stands there.
+    """Make the data set at ``out`` unless it is already there.
 
     It is drawn elsewhere first: ``out`` is never half written.
 

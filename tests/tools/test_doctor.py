@@ -224,12 +224,12 @@ CASES: Dict[str, Case] = {
             'mmcv, mmcv operators, mmdet, mmseg: mmcv is not installed',
             'fix: pip install --no-build-isolation --no-cache-dir '
             'onedl-mmcv==2.3.6\n',
-            '1 problem to mend',
+            '1 problem to fix',
         ),
     ),
     'no operators, stand-in': Case(
         lambda s: s.remove('mmcv/_ext.py'),
-        ('note', "mmconvnext stands in (No module named 'mmcv._ext')"),
+        ('note', "mmconvnext replaces them (No module named 'mmcv._ext')"),
         code=0,
     ),
     'no operators, no stand-in': Case(
@@ -237,12 +237,12 @@ CASES: Dict[str, Case] = {
         (
             'mmcv operators, mmdet: mmcv is installed without its compiled',
             REBUILD,
-            '1 problem to mend',
+            '1 problem to fix',
         ),
     ),
     'operators for another torch, stand-in': Case(
         change('mmcv/_ext.py', SYMBOL),
-        ('undefined symbol', 'stands in'),
+        ('undefined symbol', 'replaces them'),
         code=0,
     ),
     'operators for another torch, no stand-in': Case(
@@ -280,7 +280,7 @@ CASES: Dict[str, Case] = {
         (
             'compiled for another major version of numpy',
             'fix: pip install "numpy<2"\n',
-            '1 problem to mend',
+            '1 problem to fix',
         ),
     ),
     'torch without numpy': Case(
@@ -314,7 +314,7 @@ CASES: Dict[str, Case] = {
         (
             'mmengine is not installed',
             'fix: pip install onedl-mmengine==0.10.12\n',
-            '1 problem to mend',
+            '1 problem to fix',
         ),
     ),
     'no mmdet': Case(
@@ -379,7 +379,7 @@ CASES: Dict[str, Case] = {
             'fix: pip uninstall -y mmcv-lite && pip install "setuptools<81" '
             '&& pip install --no-build-isolation --no-cache-dir '
             '--force-reinstall --no-deps mmcv==2.1.0\n',
-            '1 problem to mend',
+            '1 problem to fix',
         ),
     ),
     'both lines at once': Case(
@@ -395,7 +395,7 @@ CASES: Dict[str, Case] = {
         (
             'mmseg does not work: its process was killed by SIGABRT',
             'onedl-mmsegmentation==1.4.2\n',
-            '1 problem to mend',
+            '1 problem to fix',
         ),
     ),
     'a crash that others inherit': Case(
@@ -403,7 +403,7 @@ CASES: Dict[str, Case] = {
         (
             'mmengine: mmengine does not work: its process was killed by',
             'onedl-mmengine==0.10.12\n',
-            '1 problem to mend',
+            '1 problem to fix',
         ),
     ),
     'an exit': Case(
@@ -458,7 +458,7 @@ CASES: Dict[str, Case] = {
             'installed twice: mmdet',
             'fix: pip uninstall -y onedl-mmdetection mmdet && '
             'pip install onedl-mmdetection==3.5.1\n',
-            '1 problem to mend',
+            '1 problem to fix',
         ),
     ),
     'a GPU': Case(

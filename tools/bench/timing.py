@@ -75,8 +75,8 @@ def peak_mib(run: Callable[[], object], device: str = 'cpu') -> float:
     """MiB that a run needs at its peak on top of what was there before.
 
     On a GPU what PyTorch allocated, elsewhere what the process occupies, with
-    holes in its heap that were filled and emptied; NaN on systems other than
-    Linux, which do not tell.
+    heap fragmentation included; NaN on systems other than Linux, which do
+    not report it.
     """
     if torch.device(device).type == 'cuda':
         torch.cuda.reset_peak_memory_stats()

@@ -9,7 +9,7 @@ from .check_coco import check_coco
 from .check_maps import check_maps
 from .check_model import check_model
 from .findings import DataError, Finding, errors, ordered
-from .sources import LOADERS, Source, bare_name, name_of, sources
+from .sources import (LOADERS, Source, bare_name, is_remote, name_of, sources, unchecked)
 
 SAMPLE = 300  # of maps or images that are opened for each data set
 # What the config's data_check may say.
@@ -45,7 +45,9 @@ def check(
     for source in sources(cfg, loaders, found):
         judge = checker_of(source.data)
         if judge is None:
-            found.append(_unchecked(source))
+            name = bare_name(type(source.data))
+            words = f'a data set of type {name}'
+            found.append(unchecked(source.loader, words))
             continue
         found += judge(source, sample, family)
         if not source.is_training:
@@ -53,16 +55,6 @@ def check(
         elif model:
             found += check_model(cfg, source)
     return ordered(found)
-
-
-def _unchecked(source: Source) -> Finding:
-    return Finding(
-        'note',
-        source.loader,
-        f'a data set of type {bare_name(type(source.data))}',
-        'one that reads as BaseSegDataset or CocoDataset do',
-        'its content was not checked',
-    )
 
 
 def checker_of(data: Any) -> Optional[Callable]:

@@ -63,6 +63,9 @@ def sources(
             if isinstance(classes, str):
                 faults.append(_one_string(cfg, loader, classes))
                 continue
+            if is_remote(leaf):
+                faults.append(unchecked(loader, 'files of another machine'))
+                continue
             try:
                 steps = leaf.get('pipeline') or []
                 yield Source(loader, steps, _build(leaf))
@@ -88,6 +91,9 @@ def _one_string(cfg: Any, loader: str, classes: str) -> Finding:
 
 def _unbuilt(cfg: Any, loader: str, leaf: Dict, error: Exception) -> Finding:
     text = ' '.join(str(error).split())
+    if isinstance(error, TypeError) and 'lazy_init' in text:
+        # None of mmengine's family; only the class knows how it reads.
+        return unchecked(loader, f'a data set of type {leaf.get("type")}')
     text = text or 'no reason given (a missing ann_file or folder?)'
     return Finding(
         'error',
@@ -96,6 +102,26 @@ def _unbuilt(cfg: Any, loader: str, leaf: Dict, error: Exception) -> Finding:
         f'settings that {bare_name(leaf.get("type"))} accepts',
         'edit the data set in the config',
     )
+
+
+def unchecked(loader: str, found: str) -> Finding:
+    """Say that something was not looked at."""
+    return Finding(
+        'note',
+        loader,
+        found,
+        'files that BaseSegDataset or CocoDataset read',
+        'its content was not checked',
+    )
+
+
+def is_remote(leaf: Dict) -> bool:
+    """Whether a data set reads from an object store, as s3://."""
+    prefixes = leaf.get('data_prefix') or {}
+    if not isinstance(prefixes, dict):
+        prefixes = dict(img=prefixes)
+    places = [leaf.get('data_root'), leaf.get('ann_file'), *prefixes.values()]
+    return any('://' in str(place) for place in places)
 
 
 def step_of(pipeline: Sequence[Dict], name: str) -> Any:

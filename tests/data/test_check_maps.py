@@ -351,6 +351,28 @@ def test_says_what_it_does_not_check(tmp_path: Path) -> None:
     assert found.severity == 'note' and 'not checked' in found.fix
 
 
+def test_a_class_of_its_own_is_no_error(tmp_path: Path) -> None:
+    from mmengine.registry import DATASETS
+
+    class Plain:
+        def __init__(self, pipeline: list) -> None:
+            self.pipeline = pipeline
+
+    with DATASETS.switch_scope_and_registry('mmseg') as registry:
+        registry.register_module(module=Plain, force=True)
+    cfg = seg_config(tmp_path)
+    cfg.train_dataloader.dataset = dict(type='Plain', pipeline=[])
+    (found,) = check(cfg, ['train_dataloader'])
+    assert found.severity == 'note' and 'Plain' in found.found
+
+
+def test_an_object_store_is_not_looked_into(tmp_path: Path) -> None:
+    cfg = seg_config(tmp_path)
+    cfg.train_dataloader.dataset.data_root = 's3://bucket/data'
+    (found,) = check(cfg, ['train_dataloader'])
+    assert found.severity == 'note' and 'not checked' in found.fix
+
+
 MODES = {'warn': 1, 'off': 0}
 
 

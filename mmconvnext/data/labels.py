@@ -126,6 +126,7 @@ class Folder:
         self.files = files_below(root)
         self.images = [path for path in self.files if is_image(path)]
         self._sizes: Dict[str, Tuple[int, int]] = {}
+        self._stems: Dict[str, List[str]] = {}
         self.damaged: Dict[str, str] = {}
 
     def ending(self, *suffixes: str) -> List[str]:
@@ -184,8 +185,7 @@ class Folder:
         return max(found, key=rank) if found else None
 
     def _by_stem(self) -> Dict[str, List[str]]:
-        if not hasattr(self, '_stems'):
-            self._stems: Dict[str, List[str]] = {}
+        if not self._stems:
             for path in self.images:
                 self._stems.setdefault(stem_of(path), []).append(path)
         return self._stems

@@ -12,7 +12,7 @@ from older import cpu_computes_half
 from torch import Tensor
 
 from mmconvnext import ops
-from mmconvnext.ops.algebra import Weights
+from mmconvnext.ops.grn_folding import Weights
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -45,9 +45,18 @@ def depthwise_inputs(shape: tuple) -> dict:
     return {k: torch.randn(s, dtype=torch.float64) for k, s in sizes.items()}
 
 
-def cast(inputs: dict, dtype: torch.dtype) -> dict:
-    if dtype is torch.float16 and not cpu_computes_half():
+def on_device(inputs: dict, device: str) -> dict:
+    return {k: t if t is None else t.to(device) for k, t in inputs.items()}
+
+
+def skip_without(dtype: torch.dtype, device: str) -> None:
+    """Skip where PyTorch itself does not compute in a type."""
+    if dtype is torch.float16 and device == 'cpu' and not cpu_computes_half():
         pytest.skip(f'torch {torch.__version__} has no float16 on a CPU')
+
+
+def cast(inputs: dict, dtype: torch.dtype) -> dict:
+    skip_without(dtype, next(iter(inputs.values())).device.type)
     return {
         key: None if t is None else t.to(dtype).requires_grad_()
         for key, t in inputs.items()

@@ -129,17 +129,14 @@ class ConvNeXtBlock(nn.Module):
                 the convolution and do not count in GRN.
         """
         if patches is None:
-            weights, eps = self.dwconv.affine, self.norm.eps
             x, dilation = to_nhwc(x), self.dwconv.dilation[0]
-            y, moments = ops.depthwise_conv_moments(x, *weights, eps, dilation)
-            return to_nchw(self._mlp(y, x, moments))
+            y = ops.depthwise_conv(x, *self.dwconv.affine, dilation)
+            return to_nchw(self._mlp(y, x))
         rows = patches.group(to_nhwc(patches.convolve(self.dwconv, x)))
         groups = zip(rows, patches.group(to_nhwc(x)))
         return to_nchw(patches.ungroup([self._mlp(*pair) for pair in groups]))
 
-    def _mlp(
-        self, x: Tensor, residual: Tensor, moments: Optional[Tensor] = None
-    ) -> Tensor:
+    def _mlp(self, x: Tensor, residual: Tensor) -> Tensor:
         return ops.convnext_mlp(
             x,
             residual,
@@ -151,7 +148,6 @@ class ConvNeXtBlock(nn.Module):
             keep=self._sample_keep(x),
             eps=self.norm.eps,
             recompute=self.recompute,
-            moments=moments,
         )
 
     def _sample_keep(self, x: Tensor) -> Optional[Tensor]:

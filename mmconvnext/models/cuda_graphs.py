@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from ..ops import choice, gemm
+from ..ops import autocast, choice
 
 LIMIT = 8
 # An input of a kind that was evicted k times runs 4^k times before its next
@@ -88,7 +88,7 @@ def _is_capturing(module: nn.Module, x: Tensor) -> bool:
 
 
 def _wants_plain_operators(module: nn.Module, x: Tensor) -> bool:
-    return any(holds() for holds, _ in choice.PLAIN)
+    return choice.plain_reason(compiling=False) is not None
 
 
 # The first must be first: it is what a compiler evaluates.
@@ -125,9 +125,9 @@ def _convolutions() -> object:
 
 # What decides on kernels besides the input; a graph would not notice.
 SETTINGS = (
-    lambda device: gemm.autocasts(device),
-    lambda device: choice.autocast_dtype(device),
-    lambda device: choice._forced,
+    lambda device: autocast.is_on(device),
+    lambda device: autocast.dtype_of(device),
+    lambda device: choice.forced(),
     lambda device: _tf32(torch.backends.cuda.matmul),
     lambda device: _tf32(_convolutions()),
     lambda device: torch.are_deterministic_algorithms_enabled(),
@@ -314,8 +314,8 @@ class GraphCache:
         device = x.device.type
         uncached = torch.autocast(
             device,
-            dtype=choice.autocast_dtype(device),
-            enabled=gemm.autocasts(device),
+            dtype=autocast.dtype_of(device),
+            enabled=autocast.is_on(device),
             cache_enabled=False,
         )
         # What is made in inference mode cannot be written outside of it.

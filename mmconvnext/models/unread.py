@@ -68,7 +68,7 @@ def needs_joining(module: nn.Module) -> bool:
     if choice.is_compiling():
         exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
         return module.training and not exporting()
-    return not any(holds() for holds, _ in choice.PLAIN)
+    return choice.plain_reason(compiling=False) is None
 
 
 def join(

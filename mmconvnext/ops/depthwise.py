@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import gemm
+from .autocast import without_autocast
 
 
-@gemm.without_autocast
+@without_autocast
 def forward(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
     """Convolve ``(N, H, W, C)``, contiguous, with ``(C, 1, k, k)``."""
     channels, _, size, _ = weight.shape
@@ -34,8 +34,9 @@ def forward(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
 def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
     """Sum over positions of ``grad`` times ``x`` moved by each offset.
 
-    Rows are taken in strips whose results add up: oneDNN sums one by one,
-    and the error of such a sum grows with its length.
+    ``dw[c, i, j] = sum_{n,h,w} g[n, h, w, c] x[n, h + i - k/2, w + j - k/2,
+    c]``: for one image a convolution of ``x`` with ``g`` as kernel, whose
+    k x k results are the offsets.
 
     Returns:
         ``(C, 1, size, size)`` in float32 or more.
@@ -45,11 +46,18 @@ def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
     out = x.new_zeros(
         channels, size, size, dtype=torch.promote_types(x.dtype, torch.float32)
     )
+    # Rows are taken in strips whose results add up: oneDNN adds one by one,
+    # and the error of such a sum grows with its length. A strip has about
+    # 8 sqrt(H W) positions, so both the sum in a strip and the sum of strips
+    # stay short.
     strip = max(1, round(8 * (height * width) ** 0.5) // width)
     image, kernel = x.permute(0, 3, 1, 2), grad.permute(3, 0, 1, 2)
     for i in range(n):
         for top in range(0, height, strip):
             end = min(top + strip, height)
+            # The strip needs k/2 rows of x on either side. Where the image
+            # ends first, padding adds k/2 rows of zeros on both sides: then
+            # result r is the offset i = r - (top - low).
             low, high = max(top - half, 0), min(end + half, height)
             inside = (low, high) == (top - half, end + half)
             part = F.conv2d(
@@ -63,7 +71,7 @@ def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
     return out[:, None]
 
 
-@gemm.without_autocast
+@without_autocast
 def backward(
     grad: Tensor,
     x: Tensor,

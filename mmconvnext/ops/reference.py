@@ -66,13 +66,14 @@ def depthwise_conv(
         bias: ``(C,)``.
         dilation: distance of the positions that the kernel reads.
     """
-    # A number: torch 2.1 traces arithmetic with sizes, and loses it here.
-    padding = dilation * (int(weight.size(-1)) // 2)
+    pad = dilation * (weight.size(-1) // 2)
     y = F.conv2d(
         x.permute(0, 3, 1, 2),
         weight,
         bias,
-        padding=padding,
+        # In torch.jit.trace sizes are tensors, and torch 2.1 takes them in
+        # pairs only.
+        padding=(pad, pad),
         dilation=dilation,
         groups=weight.size(0),
     )

@@ -11,7 +11,7 @@ over strips of rows and a second reduction, as in causal convolutions.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 import triton
@@ -25,44 +25,27 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 @triton.jit
-def _finish(
-    acc, b, y, mean, m2, base, w, h, H, W, C, c, cmask,
-    block, blocks, STATS: tl.constexpr,
-):  # fmt: skip
-    acc += b[None, :]
-    inside = (w < W) & (h + tl.zeros_like(w) < H)
-    at = base + h * W + w
-    tl.store(
-        y + at[:, None] * C + c[None, :],
-        acc.to(y.dtype.element_ty),
-        mask=inside[:, None] & cmask[None, :],
-    )
-    if STATS:
-        count = tl.sum(cmask.to(tl.float32), 0)
-        centre = tl.sum(tl.where(cmask[None, :], acc, 0.0), 1) / count
-        away = tl.where(cmask[None, :], acc - centre[:, None], 0.0)
-        tl.store(mean + at * blocks + block, centre, mask=inside)
-        tl.store(m2 + at * blocks + block, tl.sum(away * away, 1), inside)
+def _tap(weight, row, column, C, c, cmask, K: tl.constexpr):
+    tap = weight + (row * K + column) * C + c
+    return tl.load(tap, mask=cmask, other=0.0).to(tl.float32)[None, :]
 
 
 @triton.jit
 def _depthwise_kernel(
-    x, weight, bias, y, mean, m2, H, W, C,
-    K: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr,
-    BIAS: tl.constexpr, STATS: tl.constexpr,
+    x, weight, bias, y, H, W, C,
+    K: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr, BIAS: tl.constexpr,
 ):  # fmt: skip
     """Four output rows of TW positions and BC channels."""
     tiles = tl.cdiv(H, 4)
     n, top = tl.program_id(1) // tiles, tl.program_id(1) % tiles * 4
     w = tl.program_id(0) * TW + tl.arange(0, TW)
-    block, blocks = tl.program_id(2), tl.num_programs(2)
-    c = block * BC + tl.arange(0, BC)
-    cmask = c < C
-    base = n * H * W
+    c = tl.program_id(2) * BC + tl.arange(0, BC)
+    cmask, base = c < C, n * H * W
     acc0 = tl.zeros([TW, BC], tl.float32)
     acc1 = tl.zeros([TW, BC], tl.float32)
     acc2 = tl.zeros([TW, BC], tl.float32)
     acc3 = tl.zeros([TW, BC], tl.float32)
+    # Row r of the K + 3 input rows is tap row r - i of output row i.
     for r in tl.static_range(K + 3):
         # As wide as w: the interpreter mixes up masks and scalars.
         h = top + r - K // 2 + tl.zeros_like(w)
@@ -75,24 +58,13 @@ def _depthwise_kernel(
                 other=0.0,
             ).to(tl.float32)
             if r < K:
-                tap = weight + (r * K + kw) * C + c
-                w0 = tl.load(tap, mask=cmask, other=0.0).to(tl.float32)
-                acc0 += value * w0[None, :]
+                acc0 += value * _tap(weight, r, kw, C, c, cmask, K)
             if r >= 1 and r < K + 1:
-                tap = weight + ((r - 1) * K + kw) * C + c
-                w1 = tl.load(tap, mask=cmask, other=0.0).to(tl.float32)
-                acc1 += value * w1[None, :]
+                acc1 += value * _tap(weight, r - 1, kw, C, c, cmask, K)
             if r >= 2 and r < K + 2:
-                tap = weight + ((r - 2) * K + kw) * C + c
-                w2 = tl.load(tap, mask=cmask, other=0.0).to(tl.float32)
-                acc2 += value * w2[None, :]
+                acc2 += value * _tap(weight, r - 2, kw, C, c, cmask, K)
             if r >= 3 and r < K + 3:
-                tap = weight + ((r - 3) * K + kw) * C + c
-                w3 = tl.load(tap, mask=cmask, other=0.0).to(tl.float32)
-                acc3 += value * w3[None, :]
-    b = tl.zeros([BC], tl.float32)
-    if BIAS:
-        b = tl.load(bias + c, mask=cmask, other=0.0).to(tl.float32)
+                acc3 += value * _tap(weight, r - 3, kw, C, c, cmask, K)
     for i in tl.static_range(4):
         acc = acc0
         if i == 1:
@@ -101,10 +73,14 @@ def _depthwise_kernel(
             acc = acc2
         if i == 3:
             acc = acc3
-        _finish(
-            acc, b, y, mean, m2, base, w, top + i, H, W, C, c, cmask,
-            block, blocks, STATS,
-        )  # fmt: skip
+        if BIAS:
+            acc += _tap(bias, 0, 0, C, c, cmask, K)  # one value a channel
+        inside = (w < W) & (top + i + tl.zeros_like(w) < H)
+        tl.store(
+            y + (base + (top + i) * W + w)[:, None] * C + c[None, :],
+            acc.to(y.dtype.element_ty),
+            mask=inside[:, None] & cmask[None, :],
+        )
 
 
 @triton.jit
@@ -160,49 +136,23 @@ def block_size(count: int, most: int = 64) -> int:
     return min(most, triton.next_power_of_2(count))
 
 
-def depthwise_forward(
-    x: Tensor,
-    weight: Tensor,
-    bias: Optional[Tensor],
-    eps: Optional[float] = None,
-) -> Any:
-    """Convolve ``(N, H, W, C)``, contiguous, with ``(C, 1, k, k)``.
-
-    Args:
-        eps: of a layer norm; with it, the mean and the reciprocal standard
-            deviation of each position come along, ``(2, N H W)``.
-    """
+def forward(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    """Convolve ``(N, H, W, C)``, contiguous, with ``(C, 1, k, k)``."""
     check_dtype(x)
     n, height, width, channels = x.shape
     size, tile = weight.size(-1), min(32, triton.next_power_of_2(width))
     taps = weight.reshape(channels, -1).t().contiguous()
-    y, block, stats = (
-        torch.empty_like(x),
-        block_size(channels),
-        eps is not None,
-    )
-    blocks = triton.cdiv(channels, block)
-    means = x.new_empty(2, x.numel() // channels, blocks, dtype=torch.float32)
+    y, block = torch.empty_like(x), block_size(channels)
     tiles = n * triton.cdiv(height, TILE_ROWS)
-    _depthwise_kernel[(triton.cdiv(width, tile), tiles, blocks)](
-        x, taps, taps if bias is None else bias, y, means[0], means[1],
-        height, width, channels,
-        K=size, TW=tile, BC=block, BIAS=bias is not None, STATS=stats,
+    grid = triton.cdiv(width, tile), tiles, triton.cdiv(channels, block)
+    _depthwise_kernel[grid](
+        x, taps, taps if bias is None else bias, y, height, width, channels,
+        K=size, TW=tile, BC=block, BIAS=bias is not None,
     )  # fmt: skip
-    return (y, _merge(means, block, channels, eps)) if stats else y
+    return y
 
 
-def _merge(means: Tensor, block: int, channels: int, eps: float) -> Tensor:
-    """Mean and reciprocal deviation from those of blocks of channels."""
-    counts = torch.full((means.size(-1),), block, device=means.device)
-    counts[-1] = channels - block * (len(counts) - 1)
-    mean = (means[0] * counts).sum(-1) / channels
-    away = (means[0] - mean[:, None]).square() * counts
-    variance = (means[1] + away).sum(-1) / channels
-    return torch.stack([mean, (variance + eps).rsqrt()])
-
-
-def depthwise_wgrad(grad: Tensor, x: Tensor, size: int) -> Tensor:
+def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
     """Gradient of the weight, ``(C, 1, size, size)``, in float32."""
     n, height, width, channels = x.shape
     # All taps of a row at once: eight times as many registers as forward.
@@ -218,18 +168,9 @@ def depthwise_wgrad(grad: Tensor, x: Tensor, size: int) -> Tensor:
     return part.sum(0).permute(2, 0, 1)[:, None]
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Optional[Tensor], eps: Optional[float]
-) -> Tuple[Tensor, Optional[Tensor]]:
-    """Convolve; with ``eps``, moments of the rows of the result too."""
-    if eps is None:
-        return depthwise_forward(x, weight, bias), None
-    return depthwise_forward(x, weight, bias, eps)
-
-
-def convolve_backward(
+def backward(
     grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
 ) -> Tuple[Optional[Tensor], ...]:
     """See :func:`depthwise.backward`."""
-    kernels = depthwise_forward, depthwise_wgrad
+    kernels = forward, weight_gradient
     return depthwise.backward(grad, x, weight, needed, *kernels)

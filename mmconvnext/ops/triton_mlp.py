@@ -1,8 +1,8 @@
 """The pointwise half of a block in Triton: two kernels forward.
 
-The first product normalises its rows as it loads them, from the moments
-that the depthwise convolution brought along, and leaves with ``h`` or
-``gelu(h)`` and the sums of squares that GRN needs. The second applies GELU
+The first product normalises its rows as it loads them, from means and
+deviations computed before, and leaves with ``h`` or ``gelu(h)`` and the sums
+of squares that GRN needs. The second applies GELU
 and GRN's factor as it loads, and leaves with layer scale (in its weights),
 bias, drop path and residual applied: of the 4C-wide map one write and one
 read. Backward the products are the library's; one pass over the map does
@@ -23,8 +23,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import gemm
-from .algebra import (
+from . import onednn
+from .autocast import without_autocast
+from .grn_folding import (
     Saved,
     Sums,
     Weights,
@@ -68,14 +69,14 @@ def _tile(L, BM: tl.constexpr, BN: tl.constexpr):
 
 @triton.jit
 def _expand_kernel(
-    x, moments, norm_weight, norm_bias, weight, bias, out, part, R, L, C, K,
+    x, stats, norm_weight, norm_bias, weight, bias, out, part, R, L, C, K,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     ACT: tl.constexpr, SQUARES: tl.constexpr, WIDE: tl.constexpr,
 ):  # fmt: skip
     """``norm(x) W1^T + b1``: GELU of it with ACT, squares of GELU."""
     rows, inside, n = _tile(L, BM, BN)
-    mean = tl.load(moments + rows, mask=inside, other=0.0)
-    rstd = tl.load(moments + R + rows, mask=inside, other=0.0)
+    mean = tl.load(stats + rows, mask=inside, other=0.0)
+    rstd = tl.load(stats + R + rows, mask=inside, other=0.0)
     acc = tl.zeros([BM, BN], tl.float32)
     for start in range(0, C, BK):
         k = start + tl.arange(0, BK)
@@ -178,14 +179,14 @@ def _row_block(rows: int) -> int:
 def expand(
     x: Tensor,
     w: Weights,
-    moments: Tensor,
+    eps: float,
     images: int,
     activate: bool,
 ) -> Tuple[Tensor, Optional[Tensor]]:
     """``h`` of rows ``(R, C)``, or ``gelu(h)``, and norms for GRN.
 
     Args:
-        moments: mean and reciprocal deviation of rows, ``(2, R)`` float32.
+        eps: of the layer norm.
         images: how many follow one another in the rows.
         activate: whether to return ``gelu(h)`` instead.
 
@@ -198,7 +199,8 @@ def expand(
     out, squares = x.new_empty(rows, k), w.gamma is not None
     part = x.new_empty(*grid[:2], k, dtype=torch.float32) if squares else x
     _expand_kernel[grid](
-        x, moments, w.norm_weight, w.norm_bias, w.weight1, w.bias1, out, part,
+        x, row_stats(x, eps), w.norm_weight, w.norm_bias, w.weight1, w.bias1,
+        out, part,
         rows, rows // images, c, k,
         BM=bm, BN=bn, BK=32, ACT=activate, SQUARES=squares,
         WIDE=WIDE,
@@ -262,8 +264,8 @@ def gelu_backward(
     return out, part.sum((0, 1))
 
 
-def row_moments(x: Tensor, eps: float) -> Tensor:
-    """Mean and reciprocal deviation of rows ``(R, C)``, ``(2, R)``."""
+def row_stats(x: Tensor, eps: float) -> Tensor:
+    """Mean and reciprocal deviation of rows ``(R, C)``: float32 (2, R)."""
     variance, mean = torch.var_mean(x.float(), 1, correction=0)
     return torch.stack([mean, (variance + eps).rsqrt()])
 
@@ -274,7 +276,6 @@ def _compute(
     w: Weights,
     keep: Optional[Tensor],
     eps: float,
-    moments: Optional[Tensor],
     activate: bool,
 ) -> Tuple[Tensor, Tensor, Optional[Tensor]]:
     check_dtype(x)
@@ -282,47 +283,39 @@ def _compute(
     if w.gamma is None and keep is None:
         images = 1  # nothing is done per image
     rows = x.reshape(-1, c).contiguous()
-    if moments is None:
-        moments = row_moments(rows, eps)
-    hidden, norms = expand(rows, w, moments, images, activate)
+    hidden, norms = expand(rows, w, eps, images, activate)
     factor = None if norms is None else stats_of(norms, w.gamma).factor
     base = residual.reshape(-1, c).contiguous()
     y = project(hidden, w, factor, keep, base, images, not activate)
     return y.view(x.shape), hidden, norms
 
 
-@gemm.without_autocast
+@without_autocast
 def infer(
     x: Tensor,
     residual: Tensor,
     w: Weights,
     keep: Optional[Tensor],
     eps: float,
-    moments: Optional[Tensor] = None,
 ) -> Tensor:
-    """Compute :func:`reference.convnext_mlp`, keeping nothing.
-
-    Args:
-        moments: of the rows of ``x``, ``(2, R)``; computed where None.
-    """
-    return _compute(x, residual, w, keep, eps, moments, True)[0]
+    """Compute :func:`reference.convnext_mlp`, keeping nothing."""
+    return _compute(x, residual, w, keep, eps, True)[0]
 
 
-@gemm.without_autocast
+@without_autocast
 def forward(
     x: Tensor,
     residual: Tensor,
     w: Weights,
     keep: Optional[Tensor],
     eps: float,
-    moments: Optional[Tensor] = None,
 ) -> Tuple[Tensor, Saved]:
     """The same, and what the backward pass needs."""
-    y, *saved = _compute(x, residual, w, keep, eps, moments, False)
+    y, *saved = _compute(x, residual, w, keep, eps, False)
     return y, Saved(*saved)
 
 
-@gemm.without_autocast
+@without_autocast
 def backward(
     grad: Tensor,
     x: Tensor,
@@ -341,7 +334,7 @@ def backward(
     factor, pull = _second_product_backward(grad, h, weight, w, saved, sums)
     d_z = grad @ weight.to(grad.dtype)
     d_h, total = gelu_backward(d_z, h, factor, pull)
-    sums.add(bias1=total, total=gemm.sums(grad))
+    sums.add(bias1=total, total=onednn.sums(grad))
     d_x = first_product_backward(rows, d_h, w, eps, sums)
     return d_x.view(x.shape), weight_gradients(sums.of, w, weight)
 

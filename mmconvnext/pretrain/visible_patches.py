@@ -4,9 +4,15 @@ A mask that is constant on 32 x 32 pixels hides whole windows of every stem
 and downsampling kernel. On visible patches a ConvNeXt therefore computes the
 same as on a batch of separate 32 x 32 images, except for the depthwise
 convolution, which sees neighbours, and GRN, which sums over an image. Both
-use this module. The result is that of the submanifold convolutions of
-ConvNeXt V2 (arXiv 2301.00808, section 3): hidden positions are zero to the
-convolution and do not count in GRN.
+use this module. With m the mask, 1 where visible, a block computes
+
+    y = x + MLP(conv(m x))          in GRN, G = |m a|_2 over an image
+
+where m is 1, so everything except ``conv`` and G needs the visible rows only:
+patches ``(P, p, p, C)``. For the convolution they are put back into a map of
+zeros, and its result is cut into patches again. The result is that of the
+submanifold convolutions of ConvNeXt V2 (arXiv 2301.00808, section 3): hidden
+positions are zero to the convolution and do not count in GRN.
 """
 
 from __future__ import annotations
@@ -78,14 +84,21 @@ class VisiblePatches:
                 f'grn_scope must be one of {GRN_SCOPES}, got {grn_scope!r}'
             )
         self.shape = tuple(mask.shape)
+        # ``order`` sorts the images by their number of visible patches;
+        # patch i is at ``cell[i]`` (y w + x in the grid) of ``image[i]``.
+        # nonzero goes through it row by row: the patches of one image follow
+        # one another, and images with equally many do.
         visible = ~mask.flatten(1)
         counts, order = visible.sum(1).sort(stable=True)
         places = visible[order].nonzero()
         self.image, self.cell = order[places[:, 0]], places[:, 1]
+        # (n, size): n images with ``size`` patches each, in their order. Such
+        # a run of patches is a batch (n, size p p, C) without a copy.
         sizes, images = counts.unique_consecutive(return_counts=True)
         groups = zip(images.tolist(), sizes.tolist())
         self._groups = [(n, size) for n, size in groups if size]
         if grn_scope == 'batch':
+            # One image of all patches: G sums over the whole batch.
             self._groups = [(1, len(self.cell))]
         self._index: Dict[int, Tensor] = {}
 
@@ -101,6 +114,9 @@ class VisiblePatches:
         Returns:
             ``(P, C, p, p)``, channels last in memory.
         """
+        # A map in channels-last memory is a list of rows, one a position;
+        # ``index`` names the rows of each patch, so that one index_select
+        # does it: patch[i, y, x] = rows[index[i, y, x]].
         n, c, height, _ = maps.shape
         size = height // self.shape[1]
         rows = maps.permute(0, 2, 3, 1).reshape(-1, c)
@@ -109,6 +125,8 @@ class VisiblePatches:
 
     def scatter(self, patches: Tensor) -> Tensor:
         """Put ``(P, C, p, p)`` back into ``(N, C, h p, w p)`` of zeros."""
+        # The inverse of ``gather``, and its gradient: rows[index[i, y, x]] =
+        # patch[i, y, x], all other rows are zero.
         n, height, width = self.shape
         c, size = patches.shape[1:3]
         rows = patches.permute(0, 2, 3, 1).reshape(-1, c)
@@ -124,6 +142,7 @@ class VisiblePatches:
             conv: keeps the size of a map.
             patches: ``(P, C, p, p)``.
         """
+        # The map is computed where it is hidden too, and dropped there.
         return self.gather(conv(self.scatter(patches)))
 
     def group(self, patches: Tensor) -> List[Tensor]:
@@ -150,6 +169,9 @@ class VisiblePatches:
         """Row of each position of each patch in maps of p = ``size``."""
         if size not in self._index:
             _, height, width = self.shape
+            # Position (Y, X) of image n is row (n H + Y) W + X of the map of
+            # H = h p by W = w p; patch (y, x) has Y = y p + 0..p-1 and
+            # X = x p + 0..p-1. Below: n H + Y as (P, p), X as (P, p).
             y, x = self.cell // width, self.cell % width
             inner = torch.arange(size, device=self.cell.device)
             rows = (self.image * height + y)[:, None] * size + inner

@@ -38,7 +38,7 @@ RUNS = {'reference': 'reference', 'fused': 'fused', NUDGED: 'reference'}
 PRECISIONS = {'float32': torch.float32, 'float64': torch.float64}
 PLAIN = 'reference'
 TAIL = 20
-# What would validate, write or speak during the run.
+# Switches off validation, files and messages.
 QUIET = dict(
     val_cfg=None,
     val_dataloader=None,

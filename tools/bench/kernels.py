@@ -77,15 +77,13 @@ def depthwise_rows(args: Namespace) -> Iterator[Row]:
         weight = torch.randn(dim, 1, 7, 7, device='cuda').bfloat16()
         bias = torch.randn(dim, device='cuda').bfloat16()
         runs: Dict[str, Callable[[], object]] = {
-            'forward triton': lambda: triton_depthwise.depthwise_forward(
+            'forward triton': lambda: triton_depthwise.forward(
                 x, weight, bias
             ),
-            'input gradient triton': lambda: (
-                triton_depthwise.depthwise_forward(
-                    grad, weight.flip(2, 3), None
-                )
+            'input gradient triton': lambda: triton_depthwise.forward(
+                grad, weight.flip(2, 3), None
             ),
-            'weight gradient triton': lambda: triton_depthwise.depthwise_wgrad(
+            'weight gradient triton': lambda: triton_depthwise.weight_gradient(
                 grad, x, 7
             ),
         }

@@ -11,7 +11,16 @@ import contextlib
 import io
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 import torch
 from mmengine.config import Config, DictAction
@@ -24,7 +33,7 @@ from torch import nn
 from . import checkpoint, hub, mmcv_ops
 from .checkpoint import fit
 from .configs import bare_type, host_of, leaves
-from .data import demand
+from .data import Finding, demand
 from .training.checks import check_resume
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -154,14 +163,17 @@ def data_paths(dataset: Dict) -> Iterator[Path]:
 
 
 def check_data(
-    cfg: Config, loaders: Sequence[str], model: bool = True
+    cfg: Config,
+    loaders: Sequence[str],
+    model: bool = True,
+    say: Callable[[Finding], None] = print,
 ) -> None:
     """Stop before any work when data is missing or cannot be right.
 
     The config's ``data_help`` says what the data set is and where people get
     it; it becomes part of the message. Content is judged by
     :func:`mmconvnext.data.demand`, and whether the model's heads fit it
-    unless ``model`` is false.
+    unless ``model`` is false. ``say`` gets the warnings and notes.
 
     Raises:
         FileNotFoundError: names what is missing, the layout expected, and
@@ -176,7 +188,7 @@ def check_data(
     missing = [path for path in paths if not path.exists()]
     if missing:
         raise FileNotFoundError(_missing_data(cfg, paths, missing))
-    demand(cfg, loaders, model=model)
+    demand(cfg, loaders, say, model)
 
 
 def _missing_data(cfg: Config, paths: List[Path], missing: List[Path]) -> str:

@@ -97,7 +97,7 @@ def _same(first: str, second: str) -> bool:
 def demand(
     cfg: Any,
     loaders: Sequence[str],
-    say: Callable[[str], None] = print,
+    say: Callable[[Finding], None] = print,
     model: bool = True,
 ) -> None:
     """Stop before any work when the data cannot give what is asked for.
@@ -122,6 +122,6 @@ def demand(
     fatal = errors(found) if mode == 'stop' else []
     for finding in found:
         if finding not in fatal:
-            say(str(finding))
+            say(finding)
     if fatal:
         raise DataError(fatal)

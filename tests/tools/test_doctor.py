@@ -20,6 +20,7 @@ TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 sys.path.insert(0, str(TOOLS))
 
 import doctor  # noqa: E402
+from checkup import config  # noqa: E402
 
 # Runs at the start of each interpreter, and hides what is truly installed.
 HIDE = """
@@ -550,7 +551,7 @@ def test_the_stack_of_this_interpreter(component: str) -> None:
 def configs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder where a config is based on one with custom imports."""
     # It would stay in place for the tests that follow.
-    monkeypatch.setattr(doctor, 'serve_operators', lambda: '')
+    monkeypatch.setattr(config, 'serve_operators', lambda: '')
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'base.py').write_text(
         "custom_imports = dict(imports=['json'], allow_failed_imports=False)"

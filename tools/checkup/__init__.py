@@ -1,0 +1,1 @@
+"""What tools/doctor.py looks at; imports nothing that has to be installed."""

@@ -34,6 +34,7 @@ from . import checkpoint, hub, mmcv_ops
 from .checkpoint import fit
 from .configs import bare_type, host_of, leaves
 from .data import Finding, demand
+from .training.batch_norm import check_batch
 from .training.checks import check_resume
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -262,14 +263,18 @@ def warn_of_batch_size(cfg: Config) -> None:
 
 
 def check_start(runner: Runner, cfg: Config) -> None:
-    """Compare the file that a run starts from with its model and config.
+    """Check the batch, and compare the file that a run starts from.
 
-    What is loaded, and what a resumed run does not take from the config, is
+    The file has to fit model and config. What is loaded, and what a resumed run does not take from the config, is
     logged.
 
     Raises:
-        ValueError: for a file that does not fit.
+        ValueError: for a file that does not fit, and for a batch that batch
+            norm cannot train with.
     """
+    size = cfg.train_dataloader.get('batch_size')
+    if size:
+        check_batch(bare_model(runner), size, get_world_size())
     path = cfg.get('load_from')
     if not path or Path(path).is_dir() or is_sharded(runner):
         return

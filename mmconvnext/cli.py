@@ -265,8 +265,8 @@ def warn_of_batch_size(cfg: Config) -> None:
 def check_start(runner: Runner, cfg: Config) -> None:
     """Check the batch, and compare the file that a run starts from.
 
-    The file has to fit model and config. What is loaded, and what a resumed run does not take from the config, is
-    logged.
+    The file has to fit model and config. What is loaded, and what a resumed
+    run does not take from the config, is logged.
 
     Raises:
         ValueError: for a file that does not fit, and for a batch that batch

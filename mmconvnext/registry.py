@@ -11,11 +11,14 @@ from __future__ import annotations
 from mmengine import registry as engine
 
 SCOPE = 'mmconvnext'
+# Modules that register types which importing the package leaves out; a
+# registry imports them when it is asked for a type.
+LATE = ('mmconvnext.inference.outputs',)
 
 
 def _child(parent: engine.Registry) -> engine.Registry:
     return engine.Registry(
-        parent.name, parent=parent, scope=SCOPE, locations=[SCOPE]
+        parent.name, parent=parent, scope=SCOPE, locations=[SCOPE, *LATE]
     )
 
 

@@ -59,6 +59,8 @@ def main() -> None:
         register_sampler()
     sys.argv[0] = str(TRAIN)
     torch.set_num_threads(1)
+    # As Python does for a script.
+    sys.path.insert(0, str(TRAIN.parent))
     runpy.run_path(str(TRAIN), run_name='__main__')
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 
-from imports import import_tool
-
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / 'tools'))
+from checkup import fixes  # noqa: E402
+
 PYTHONS = ('3.10', '3.11', '3.12', '3.13')
 TORCH, NUMPY = '2.1', '1.26'
 
@@ -59,8 +61,7 @@ def test_readme() -> None:
 
 
 def test_doctor() -> None:
-    doctor = import_tool('doctor')
-    oldest = {k: '.'.join(map(str, v)) for k, v in doctor.OLDEST.items()}
+    oldest = {k: '.'.join(map(str, v)) for k, v in fixes.OLDEST.items()}
     assert oldest['python'] == PYTHONS[0]
     assert oldest['torch'] == TORCH
     assert oldest['numpy'] == NUMPY

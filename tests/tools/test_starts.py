@@ -77,11 +77,11 @@ def test_a_longer_run_is_not_resumed_at_rate_zero(
 def test_what_the_checkpoint_decides_is_said(
     demo: Path, trained: Path
 ) -> None:
-    other = ['optim_wrapper.optimizer.lr=0.5', 'train_dataloader.batch_size=1']
+    other = ['optim_wrapper.optimizer.lr=0.5', 'train_dataloader.batch_size=3']
     log = train(demo, trained, *other, resume=True)
     assert 'resuming: optimiser: optim_wrapper.optimizer.lr is ' in log
     assert "0.5 in the config; the checkpoint's is used" in log
-    assert "1 in the config; the config's is used" in log
+    assert "3 in the config; the config's is used" in log
 
 
 def test_a_run_starts_from_a_model_with_other_classes(

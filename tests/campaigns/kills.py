@@ -35,24 +35,26 @@ RUNS = {
     'training': (
         'configs/upernet_convnextv2_atto_demo.py',
         (
-            'train_cfg.max_iters=8',
+            'train_cfg.max_iters=24',
             'train_cfg.val_interval=8',
-            'param_scheduler.1.end=8',
+            'param_scheduler.0.end=2',
+            'param_scheduler.1.begin=2',
+            'param_scheduler.1.end=24',
             'default_hooks.checkpoint.interval=2',
             'train_dataloader.batch_size=2',
         ),
-        'iter_8.pth',
+        'iter_24.pth',
     ),
     'pretraining': (
         'configs/fcmae_convnextv2_atto_camvid.py',
         (
-            'train_cfg.max_epochs=4',
+            'train_cfg.max_epochs=24',
             'train_dataloader.batch_size=2',
             'default_hooks.checkpoint.interval=1',
             'model.decoder_dim=64',
             'train_dataloader.dataset.pipeline.1.scale=64',
         ),
-        'epoch_4.pth',
+        'epoch_24.pth',
     ),
 }
 
@@ -76,6 +78,7 @@ def convert_command(folder: Path, work_dir: Path) -> List[str]:
         str(ROOT / 'tools/convert_checkpoint.py'),
         str(folder / 'source.pth'),
         str(work_dir / 'out.pth'),
+        '--to=official',
     ]
 
 
@@ -118,7 +121,7 @@ def killed_after(command: List[str], seconds: float) -> bool:
 
 def tensors(path: Path) -> Dict[str, torch.Tensor]:
     raw = checkpoint.read(path)
-    return raw.get('state_dict', raw)
+    return raw['state_dict' if 'state_dict' in raw else 'model']
 
 
 def same(path: Path, other: Path) -> bool:

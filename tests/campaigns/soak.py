@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 
 from mmconvnext import ImageFolderDataset
 
-IMAGES, WORKERS, EVERY = 200, 2, 5.0
+IMAGES, WORKERS, LOOKS = 200, 2, 300
 PIPELINE = [
     dict(type='mmconvnext.LoadImage'),
     dict(type='mmconvnext.RandomResizedCrop', scale=64),
@@ -78,11 +78,11 @@ def soak(folder: Path, seconds: float) -> tuple:
     loader = DataLoader(data, 8, num_workers=WORKERS, persistent_workers=True)
     seen: List[int] = []
     images, start = 0, time.monotonic()
-    last = start
+    last, every = start, seconds / LOOKS
     while time.monotonic() - start < seconds:
         for batch in loader:
             images += len(batch['inputs'])
-            if time.monotonic() - last > EVERY:
+            if time.monotonic() - last > every:
                 last = time.monotonic()
                 seen.append(memory())
     return seen, images

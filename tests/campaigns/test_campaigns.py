@@ -1,0 +1,38 @@
+"""A few cases of each campaign: they run, and print their figure."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+CASES = {
+    'corruption': ['--count=40'],
+    'damaged_data': ['--count=5'],
+    'kills': ['--count=1', '--what=conversion'],
+    'soak': ['--minutes=0.5'],
+    'writes': ['--count=4'],
+}
+
+
+def test_every_campaign_is_here() -> None:
+    scripts = {path.stem for path in FOLDER.glob('*.py')}
+    assert scripts - {'campaign', 'test_campaigns'} == set(CASES)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', CASES)
+def test_a_few_cases(name: str) -> None:
+    if name == 'corruption':
+        pytest.importorskip('safetensors')
+    run = subprocess.run(
+        [sys.executable, str(FOLDER / f'{name}.py'), *CASES[name]],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-2000:]
+    assert 'WRONG' not in run.stdout
+    assert 'seed 0' in run.stdout.splitlines()[-1]

@@ -7,43 +7,29 @@ file, not in that of ``classes``, and drops what it cannot use in silence.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-from typing import (
-    Dict,
-    Iterator,
-    List,
-    Sequence,
-)
+from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 
-from .coco_rows import JUDGES, NEEDED, Coco
+from .coco_file import read_coco
+from .coco_masks import judge_masks
+from .coco_rows import (
+    Coco,
+    judge_boxes,
+    judge_ids,
+    judge_left_out,
+    judge_names,
+)
 from .findings import Finding, some
 from .images import files_below, is_image, loaded_size, progress, spread
 from .sources import Source, step_of
 
-
-def read_coco(path: str) -> Dict[str, List[Dict]]:
-    """Read a COCO file whose rows have all keys that hosts read.
-
-    Raises:
-        ValueError: says what is missing.
-    """
-    try:
-        with open(path, encoding='utf-8') as stream:
-            content = json.load(stream)
-    except OSError as error:
-        raise ValueError(f'no readable file ({error.strerror})') from None
-    except ValueError as error:
-        raise ValueError(f'no JSON ({error})') from None
-    for name, keys in NEEDED.items():
-        rows = content.get(name) if isinstance(content, dict) else None
-        if not isinstance(rows, list):
-            raise ValueError(f'no list {name!r}')
-        for place, row in enumerate(rows):
-            missing = [key for key in keys if key not in row]
-            if missing:
-                raise ValueError(f'no {missing[0]!r} in {name}[{place}]')
-    return content
+JUDGES: Tuple[Callable[[Coco], Iterator[Finding]], ...] = (
+    judge_names,
+    judge_left_out,
+    judge_ids,
+    judge_boxes,
+    judge_masks,
+)
 
 
 def check_coco(
@@ -121,7 +107,8 @@ def judge_files(coco: Coco, limit: int) -> Iterator[Finding]:
 def _gone(coco: Coco, names: List[str], there: set) -> Finding:
     lower = {os.path.basename(path).lower(): path for path in there}
     stems = {os.path.splitext(path)[0]: path for path in lower}
-    base = os.path.basename(names[0]).lower()
+    # A path that Windows wrote has other slashes.
+    base = os.path.basename(names[0].replace('\\', '/')).lower()
     near = lower.get(base) or lower.get(
         stems.get(os.path.splitext(base)[0], '')
     )

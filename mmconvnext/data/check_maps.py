@@ -23,11 +23,11 @@ from .images import (
     spread,
     suffixes,
 )
+from .map_files import judge_map, read_raw
 from .map_values import Values, judge_values
 from .sources import Source, step_of
 
-# Modes of Pillow whose pixels are one number, and at most 255.
-SINGLE = ('1', 'L', 'P')
+LOSSY = ('.jpg', '.jpeg')
 
 
 def check_maps(
@@ -46,6 +46,11 @@ def check_maps(
         yield _no_folder(folder)
         return
     rows = data.load_data_list()
+    if data.ann_file:
+        faults = list(_list_faults(data, rows))
+        yield from faults
+        if faults:
+            return
     if not rows:
         yield _no_images(folder, data.img_suffix)
         return
@@ -63,6 +68,25 @@ def _no_folder(folder: str) -> Finding:
         'no folder',
         'images',
         'link the folder there, or set data_root and data_prefix',
+    )
+
+
+def _list_faults(data: Any, rows: List[Dict]) -> Iterator[Finding]:
+    """Find a list that names no images, or not those that are there."""
+    paths = [row['img_path'] for row in rows]
+    gone = [path for path in paths if not os.path.isfile(path)]
+    if rows and not gone:
+        return
+    yield Finding(
+        'error',
+        data.ann_file,
+        f'{len(gone)} of {len(rows)} images it lists are not there: '
+        f'{some([repr(path) for path in gone])}'
+        if rows
+        else 'a list without a name',
+        f'a name a line, without {data.img_suffix!r}, no blank lines, UTF-8 '
+        'without a byte order mark',
+        'correct the list, img_suffix or data_prefix.img_path',
     )
 
 
@@ -173,6 +197,8 @@ def _contents(
     if step is None:
         yield _unread(source)
         return
+    if source.data.seg_map_suffix.lower() in LOSSY:
+        yield _lossy(source)
     load = TRANSFORMS.build(dict(step))
     values = Values(Counter(), Counter(), {}, len(rows))
     faults: List[Finding] = []
@@ -185,6 +211,16 @@ def _contents(
     yield from _grouped(source, faults)
     if values.trained:
         yield from judge_values(source, values, total)
+
+
+def _lossy(source: Source) -> Finding:
+    return Finding(
+        'warning',
+        source.data.data_prefix.get('seg_map_path') or '',
+        f'label maps as {source.data.seg_map_suffix}',
+        'PNG: JPEG changes values near borders, and they become other classes',
+        'make the maps again as PNG',
+    )
 
 
 def _unread(source: Source) -> Finding:
@@ -240,57 +276,6 @@ def _refused(error: Exception) -> Finding:
             'LoadAnnotations'
         )
     return Finding('error', '', text, 'settings that agree', fix)
-
-
-def read_raw(path: str) -> np.ndarray:
-    """Read a map as it is in its file: indices of a palette, not colours.
-
-    Returns:
-        ``(H, W)``, or ``(H, W, channels)`` of a colour image.
-
-    Raises:
-        ValueError: when the file is damaged.
-    """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f'damaged: {error}') from None
-
-
-def judge_map(
-    path: str, raw: np.ndarray, size: Tuple[int, int]
-) -> Optional[Finding]:
-    """Say what is wrong with the shape or the range of one map."""
-    if raw.ndim != 2:
-        colours = np.unique(raw.reshape(-1, raw.shape[-1])[:100_000], axis=0)
-        return Finding(
-            'error',
-            path,
-            f'a colour image with {len(colours)} colours, '
-            f'{some([tuple(map(int, colour)) for colour in colours])}',
-            'one number a pixel, the index of its class',
-            'python tools/new_project.py FOLDER turns colours into indices',
-        )
-    if raw.shape != size[::-1]:
-        return Finding(
-            'error',
-            path,
-            f'{raw.shape[1]} x {raw.shape[0]}',
-            f'{size[0]} x {size[1]}, the size of its image',
-            'make the map again, or scale it without interpolation',
-        )
-    if raw.dtype.kind != 'b' and (raw.max() > 255 or raw.min() < 0):
-        return Finding(
-            'error',
-            path,
-            f'values from {raw.min()} to {raw.max()}',
-            '0 to 255: hosts keep the lowest 8 bits of a value',
-            'write the index of each class as 8 bits',
-        )
-    return None
 
 
 def _count(label: np.ndarray, into: Counter) -> List[int]:

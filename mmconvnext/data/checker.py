@@ -9,7 +9,14 @@ from .check_coco import check_coco
 from .check_maps import check_maps
 from .check_model import check_model
 from .findings import DataError, Finding, errors, ordered
-from .sources import (LOADERS, Source, bare_name, is_remote, name_of, sources, unchecked)
+from .sources import (
+    LOADERS,
+    Source,
+    bare_name,
+    name_of,
+    sources,
+    unchecked,
+)
 
 SAMPLE = 300  # of maps or images that are opened for each data set
 # What the config's data_check may say.

@@ -1,34 +1,26 @@
-"""Judge the rows of a COCO file: names, ids, boxes and masks."""
+"""Judge the rows of a COCO file: names, ids and boxes."""
 
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from typing import (
     Any,
-    Callable,
     Dict,
     Iterator,
     List,
     NamedTuple,
-    Optional,
     Sequence,
-    Tuple,
 )
 
-import numpy as np
-
+from .coco_file import NEEDED
 from .findings import Finding, some
 
-# list: the keys that hosts read of each of its rows
-NEEDED = {
-    'images': ('id', 'file_name', 'width', 'height'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
-    'categories': ('id', 'name'),
-}
+NUMBERS = {int, float}
 # Boxes beyond the border by no more than this are rounding.
 SLACK = 1.0
-# A share of boxes outside that means another convention, not a slip.
+# A share of faulty rows that means another convention, not a slip.
 MANY = 0.2
 
 
@@ -93,7 +85,7 @@ def _spelling(missing: Sequence[str], names: Sequence[str]) -> str:
     lower = {str(name).lower(): name for name in names}
     pairs = []
     for name in missing:
-        near = difflib.get_close_matches(name.lower(), lower, 1)
+        near = difflib.get_close_matches(str(name).lower(), lower, 1)
         if near:
             pairs.append(f'{name!r} -> {lower[near[0]]!r}')
     if pairs:
@@ -131,6 +123,7 @@ def judge_ids(coco: Coco) -> Iterator[Finding]:
                 f'every id once among {name}',
                 'number them again',
             )
+    yield from _listed_twice(coco)
     for key, name in (('image_id', 'images'), ('category_id', 'categories')):
         known = {row['id'] for row in coco.content[name]}
         rows = coco.content['annotations']
@@ -143,6 +136,19 @@ def judge_ids(coco: Coco) -> Iterator[Finding]:
                 f'an id of {name}',
                 f'correct {key}; such annotations are left out in silence',
             )
+
+
+def _listed_twice(coco: Coco) -> Iterator[Finding]:
+    counts = Counter(row['file_name'] for row in coco.content['images'])
+    twice = [each for each, number in counts.items() if number > 1]
+    if twice:
+        yield coco.finding(
+            'warning',
+            f'images with several rows: {some(twice)}',
+            'one row an image: the objects of one row are background in the '
+            'other',
+            'put all annotations of an image under one id',
+        )
 
 
 def judge_boxes(coco: Coco) -> Iterator[Finding]:
@@ -196,14 +202,18 @@ BOX_FAULTS = {
 }
 
 
+def are_numbers(values: Any) -> bool:
+    """Whether it is a list of finite numbers; a text of digits is none."""
+    if not isinstance(values, list) or not set(map(type, values)) <= NUMBERS:
+        return False
+    return math.isfinite(sum(values))
+
+
 def box_fault(row: Dict, image: Dict) -> str:
     """Name what is wrong with an annotation's box; empty where nothing is."""
-    try:
-        x, y, width, height = map(float, row['bbox'])
-    except (TypeError, ValueError):
+    if not are_numbers(row['bbox']) or len(row['bbox']) != 4:
         return 'broken'
-    if not np.isfinite([x, y, width, height]).all():
-        return 'broken'
+    x, y, width, height = row['bbox']
     if width < 1 or height < 1 or not row['area'] > 0:
         return 'empty'
     right, bottom = image['width'], image['height']
@@ -227,54 +237,3 @@ def _nothing(coco: Coco) -> Finding:
         'labelled objects of the classes',
         'is it the file of another split, or are all of them crowds?',
     )
-
-
-def judge_masks(coco: Coco) -> Iterator[Finding]:
-    """Find objects without a mask where masks are read."""
-    if not coco.masks:
-        return
-    sizes = {
-        row['id']: [row['height'], row['width']]
-        for row in coco.content['images']
-    }
-    kinds: Dict[Tuple[str, str], List] = {}
-    for row in coco.content['annotations']:
-        kind = mask_fault(row.get('segmentation'), sizes.get(row['image_id']))
-        if kind:
-            kinds.setdefault(kind, []).append(row['id'])
-    rows = len(coco.content['annotations'])
-    for (severity, words), ids in kinds.items():
-        yield coco.finding(
-            severity,
-            f'{words} in {len(ids)} of {rows} annotations: {some(ids)}',
-            'polygons of three points and more, or run lengths',
-            'boxes only: with_mask=False in LoadAnnotations, no mask_head, '
-            "metric='bbox'; python tools/new_project.py --task boxes"
-            if severity == 'error'
-            else 'add the points; such objects are ignored in training',
-        )
-
-
-def mask_fault(
-    mask: Any, size: Optional[List[int]]
-) -> Optional[Tuple[str, str]]:
-    """Return severity and words for a mask that hosts cannot use."""
-    if not mask:
-        return 'error', 'no segmentation'
-    if isinstance(mask, list):
-        whole = [p for p in mask if len(p) % 2 == 0 and len(p) >= 6]
-        return None if whole else ('warning', 'polygons of too few points')
-    if not isinstance(mask, dict) or not mask.get('counts'):
-        return 'warning', 'a segmentation that is neither'
-    if size and list(mask.get('size', ())) != size:
-        return 'error', f'run lengths of {mask.get("size")}, image {size}'
-    return None
-
-
-JUDGES: Tuple[Callable[[Coco], Iterator[Finding]], ...] = (
-    judge_names,
-    judge_left_out,
-    judge_ids,
-    judge_boxes,
-    judge_masks,
-)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from ..configs import bare_type as bare_name
-from .findings import Finding
+from .findings import Finding, some
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -63,6 +63,9 @@ def sources(
             if isinstance(classes, str):
                 faults.append(_one_string(cfg, loader, classes))
                 continue
+            if len(set(classes or ())) != len(classes or ()):
+                faults.append(_named_twice(cfg, loader, classes))
+                continue
             if is_remote(leaf):
                 faults.append(unchecked(loader, 'files of another machine'))
                 continue
@@ -86,6 +89,17 @@ def _one_string(cfg: Any, loader: str, classes: str) -> Finding:
         f'classes={classes!r}, a string',
         'a tuple of names',
         f'classes=({classes!r},) with a comma after a single name',
+    )
+
+
+def _named_twice(cfg: Any, loader: str, classes: Sequence) -> Finding:
+    twice = sorted({str(name) for name in classes if classes.count(name) > 1})
+    return Finding(
+        'error',
+        f'{name_of(cfg)}, {loader}.dataset.metainfo',
+        f'classes of one name: {some(twice)}',
+        'every name once',
+        'rename or remove them, and correct num_classes of the heads',
     )
 
 

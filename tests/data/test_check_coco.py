@@ -4,6 +4,7 @@ import copy
 from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Tuple
 
+import numpy as np
 import pytest
 from labelled import (
     CLASSES,
@@ -16,6 +17,7 @@ from labelled import (
 )
 
 from mmconvnext.data import DataError, check, demand
+from mmconvnext.data.coco_masks import mask_fault
 from mmconvnext.data.findings import errors
 
 TRAIN = 'annotations/instances_train2017.json'
@@ -185,6 +187,91 @@ CASES = {
     'no area given': Case(
         drop('annotations', 'area'), ("no 'area' in annotations[0]",)
     ),
+    'a text for a box': Case(
+        set_first('annotations', bbox=['4', '6', '16', '12']),
+        ('1 of 6 boxes that are not four finite numbers', "'16'"),
+    ),
+    'a text for an area': Case(
+        set_first('annotations', area='192'),
+        ("area='192' in annotations[0], not a number",),
+    ),
+    'a text for a width': Case(
+        set_all('images', width='64'),
+        ("width='64' in images[0], not a number",),
+    ),
+    'a list for an id': Case(
+        set_first('images', id=[1]), ('id=[1] in images[0]',)
+    ),
+    'no file name': Case(
+        set_first('images', file_name=None),
+        ('file_name=None in images[0], not a text',),
+    ),
+    'a text for a flag': Case(
+        set_first('annotations', iscrowd='0'),
+        ("iscrowd='0' in annotations[0], not 0 or 1",),
+    ),
+    'no rows but names': Case(
+        lambda content: content.update(categories=['ground', 'block']),
+        ("categories[0] is 'ground', not an object",),
+    ),
+    'no rows but numbers': Case(
+        lambda content: content['annotations'].append(7),
+        ('annotations[6] is 7, not an object',),
+    ),
+    'an image twice': Case(
+        set_first('images', file_name='1.jpg'),
+        ('several rows: 1.jpg', 'under one id'),
+        'warning',
+    ),
+    'slashes of Windows': Case(
+        set_first('images', file_name='some\\0.jpg'),
+        ('1 of 3 images', 'some\\0.jpg is 0.jpg there'),
+    ),
+    'classes of one name': Case(
+        lambda content: None,
+        ('classes of one name: ground',),
+        classes=('ground', 'ground'),
+    ),
+    'classes that are numbers': Case(
+        lambda content: None, ('without 1, 2',), classes=(1, 2)
+    ),
+    'a flat polygon': Case(
+        set_first('annotations', segmentation=[1, 2, 9, 2, 9, 9]),
+        ('no lists of finite numbers in 1 of 6',),
+    ),
+    'a polygon of texts': Case(
+        set_first('annotations', segmentation=[['1', '2'] * 3]),
+        ('no lists of finite numbers in 1 of 6',),
+    ),
+    'a polygon of NaN': Case(
+        set_first('annotations', segmentation=[[float('nan')] * 6]),
+        ('no lists of finite numbers in 1 of 6',),
+    ),
+    'a polygon outside': Case(
+        set_first('annotations', segmentation=[[90, 1, 99, 1, 99, 9]]),
+        ('polygons outside of their image in 1 of 6',),
+        'warning',
+    ),
+    'polygons outside': Case(
+        set_all('annotations', segmentation=[[90, 1, 99, 1, 99, 9]]),
+        ('polygons outside of their image in 6 of 6',),
+    ),
+    'run lengths of too few pixels': Case(
+        set_first(
+            'annotations', segmentation=dict(size=[48, 64], counts=[9, 9])
+        ),
+        ('do not add up to [48, 64] in 1 of 6',),
+    ),
+    'run lengths that are noise': Case(
+        set_first(
+            'annotations', segmentation=dict(size=[48, 64], counts='zz!z')
+        ),
+        ('do not add up to [48, 64] in 1 of 6',),
+    ),
+    'a size that is a number': Case(
+        set_first('annotations', segmentation=dict(size=3, counts=[1, 2])),
+        ('run lengths of 3, image [48, 64]',),
+    ),
     'no list of categories': Case(
         lambda content: content.pop('categories'), ("no list 'categories'",)
     ),
@@ -246,6 +333,16 @@ FILES: Dict[str, Tuple[Callable[[Path], object], Tuple[str, ...]]] = {
     'no JSON': (
         lambda root: (root / TRAIN).write_text('{'),
         ('no JSON (Expecting property name',),
+    ),
+    'a byte order mark': (
+        lambda root: (root / TRAIN).write_bytes(
+            b'\xef\xbb\xbf' + (root / TRAIN).read_bytes()
+        ),
+        ('a byte order mark', 'UTF-8 without one'),
+    ),
+    'UTF-16': (
+        lambda root: (root / TRAIN).write_text('{}', encoding='utf-16'),
+        ('no text in UTF-8',),
     ),
     'a list': (
         lambda root: (root / TRAIN).write_text('[]'),
@@ -341,3 +438,17 @@ def test_another_family_is_not_checked_and_says_so(tmp_path: Path) -> None:
     cfg.train_dataloader.dataset.type = 'LVISV1Dataset'
     (found,) = check(cfg, ['train_dataloader'])
     assert found.severity == 'note' and 'LVISV1Dataset' in found.found
+
+
+@pytest.mark.parametrize('share', [0.0, 0.001, 0.3, 0.7, 1.0])
+def test_run_lengths_add_up(share: float) -> None:
+    """What COCO's own encoder writes is no fault."""
+    from pycocotools import mask
+
+    rng = np.random.default_rng(0)
+    for height, width in ((1, 1), (48, 64), (301, 257)):
+        drawn = rng.random((height, width)) < share
+        runs = mask.encode(np.asfortranarray(drawn.astype(np.uint8)))
+        runs['counts'] = runs['counts'].decode()
+        assert mask_fault(runs, [height, width]) is None
+        assert mask_fault(runs, [height, width + 1]) is not None

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Callable, NamedTuple, Tuple
 
-import cv2
 import numpy as np
 import pytest
 from labelled import (
@@ -52,6 +51,24 @@ def turn(root: Path) -> None:
     exif[0x0112] = 6
     path = root / 'images/training/0.jpg'
     Image.fromarray(image(0)).save(path, exif=exif)
+
+
+def as_float(path: Path, value: float) -> None:
+    """Write a map of 0 and a value as 32-bit floats, under the same name."""
+    from PIL import Image
+
+    values = np.where(label(0, 1) > 0, value, 0).astype(np.float32)
+    Image.fromarray(values).save(path, format='TIFF')
+
+
+def as_jpeg(root: Path) -> None:
+    for path in root.rglob('*.png'):
+        write(path.with_suffix('.jpg'), label(0, 1))
+        path.unlink()
+
+
+def write_list(root: Path, text: str) -> None:
+    (root / 'some.txt').write_text(text, encoding='utf-8')
 
 
 CASES = {
@@ -111,6 +128,62 @@ CASES = {
     ),
     '16 bits': Case(
         (0, 300), (FIRST, 'values from 0 to 300', 'lowest 8 bits')
+    ),
+    'shares of a class': Case(
+        (0, 1),
+        (FIRST, 'values between whole numbers, 0.0, 0.5'),
+        lambda root: as_float(root / FIRST, 0.5),
+    ),
+    'not a number': Case(
+        (0, 1),
+        (FIRST, 'values between whole numbers, 0.0, nan'),
+        lambda root: as_float(root / FIRST, float('nan')),
+    ),
+    'infinite': Case(
+        (0, 1),
+        (FIRST, 'values from 0.0 to inf'),
+        lambda root: as_float(root / FIRST, float('inf')),
+    ),
+    'colour with alpha': Case(
+        (0, 1),
+        (FIRST, 'a colour image with 1 colours, (7, 7, 7, 7)'),
+        lambda root: write(root / FIRST, np.full((*SIZE, 4), 7, np.uint8)),
+    ),
+    'as JPEG': Case(
+        (0, 1),
+        ('label maps as .jpg', 'PNG'),
+        as_jpeg,
+        options=dict(seg_map_suffix='.jpg'),
+        severity='warning',
+    ),
+    'a list with a blank line': Case(
+        (0, 1),
+        ('some.txt', '1 of 3 images it lists', "training/.jpg'", 'no blank'),
+        lambda root: write_list(root, '0\n\n1\n'),
+        options=dict(ann_file='some.txt'),
+    ),
+    'a list with a byte order mark': Case(
+        (0, 1),
+        ('some.txt', '1 of 2 images it lists', r"\ufeff0.jpg'"),
+        lambda root: write_list(root, '\ufeff0\n1\n'),
+        options=dict(ann_file='some.txt'),
+    ),
+    'a list with endings': Case(
+        (0, 1),
+        ('some.txt', '2 of 2 images it lists', "0.jpg.jpg'", "without '.jpg'"),
+        lambda root: write_list(root, '0.jpg\n1.jpg\n'),
+        options=dict(ann_file='some.txt'),
+    ),
+    'an empty list': Case(
+        (0, 1),
+        ('some.txt', 'a list without a name'),
+        lambda root: write_list(root, ''),
+        options=dict(ann_file='some.txt'),
+    ),
+    'classes of one name': Case(
+        (0, 1),
+        ('train_dataloader', 'classes of one name: road'),
+        options=dict(classes=('road', 'road')),
     ),
     'a class never seen': Case(
         (0, 1),
@@ -216,13 +289,21 @@ RIGHT = {
     'two classes': ((0, 1), {}),
     'ignored pixels': ((0, 1, 255), {}),
     'zero reduced': ((0, 1, 2), dict(reduce_zero_label=True)),
+    'whole floats': ((0, 1), {}, lambda root: as_float(root / FIRST, 1)),
+    'a list': (
+        (0, 1),
+        dict(ann_file='some.txt'),
+        lambda root: write_list(root, '2\r\n0\n'),
+    ),
 }
 
 
 @pytest.mark.parametrize('name', RIGHT)
 def test_says_nothing_of_data_that_is_right(name: str, tmp_path: Path) -> None:
-    values, options = RIGHT[name]
+    values, options, *changes = RIGHT[name]
     draw_maps(tmp_path, *values)
+    for change in changes:
+        change(tmp_path)
     assert check(seg_config(tmp_path, **options)) == []
 
 

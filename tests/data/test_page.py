@@ -78,8 +78,12 @@ def test_a_browser_shows_it(page: Path, width: int, tmp_path: Path) -> None:
     options = [browser, '--headless', '--no-sandbox', '--disable-gpu']
     options += ['--hide-scrollbars', f'--user-data-dir={tmp_path / "home"}']
     subprocess.run(
-        [*options, f'--window-size={width},1600', f'--screenshot={picture}',
-         page.as_uri()],
+        [
+            *options,
+            f'--window-size={width},1600',
+            f'--screenshot={picture}',
+            page.as_uri(),
+        ],
         check=True,
         capture_output=True,
         timeout=180,

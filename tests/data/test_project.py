@@ -144,9 +144,7 @@ def test_a_project_is_written_whole_or_not_at_all(
     assert [path.name for path in tmp_path.iterdir()] == ['a folder']
 
 
-def test_nothing_is_overwritten_unasked(
-    scenes: list, tmp_path: Path
-) -> None:
+def test_nothing_is_overwritten_unasked(scenes: list, tmp_path: Path) -> None:
     done = made('coco', scenes, tmp_path)
     with pytest.raises(ValueError, match='exists; --overwrite replaces'):
         make(order(tmp_path / 'a folder', done.config), CPU)
@@ -201,7 +199,7 @@ def test_classes_are_chosen_renamed_and_ordered(
     done = made('coco', scenes, tmp_path, wishes=wishes)
     content = read_json(tmp_path / 'mine/train.json')
     assert [c['name'] for c in content['categories']] == ['disc', 'house']
-    with pytest.raises(ValueError, match=r"--classes nowhere: no label"):
+    with pytest.raises(ValueError, match=r'--classes nowhere: no label'):
         make(
             order(
                 tmp_path / 'a folder',
@@ -292,9 +290,7 @@ def test_every_setting_has_a_reason_in_the_config(
     assert len(text.splitlines()) < 150
 
 
-def test_next_commands_name_the_config(
-    scenes: list, tmp_path: Path
-) -> None:
+def test_next_commands_name_the_config(scenes: list, tmp_path: Path) -> None:
     done = made('voc', scenes, tmp_path)
     commands = next_commands(done)
     assert all(str(done.config) in line for line in commands)

@@ -13,7 +13,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from ..check_maps import read_raw
+from ..map_files import read_raw
 from ..findings import Finding
 from ..images import progress, spread
 from ..labels import Folder, Labels, Picture, Wishes, passed_over, split_of

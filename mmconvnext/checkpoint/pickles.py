@@ -11,6 +11,7 @@ import functools
 import importlib
 import pathlib
 import pickle
+import re
 from typing import Any, Callable, Dict, Tuple, Union
 
 import numpy as np
@@ -42,6 +43,20 @@ def _bytes(*data: bytes) -> bytes:
     return b''.join(data)
 
 
+def _dict(*pairs: Any) -> Dict[Any, Any]:
+    """Replace ``ConfigDict``: a plain dict holds the same."""
+    return dict(*pairs)
+
+
+def _dict_without_default(factory: Any = None, *pairs: Any) -> Dict[Any, Any]:
+    """Replace ``defaultdict``, whose factory nothing here needs."""
+    return dict(*pairs)
+
+
+def _factory() -> None:
+    """Replace the types that ``defaultdict`` is given; makes nothing."""
+
+
 def _named(item: Any) -> str:
     return f'{item.__module__}.{item.__qualname__}'
 
@@ -55,7 +70,10 @@ PATHS = {
     'PureWindowsPath': pathlib.PureWindowsPath,
 }
 STATISTICS = ('min', 'max', 'current', 'mean')
-DTYPES = {type(np.dtype(kind)) for kind in '?bhilqBHILQefd'}
+# Numbers, texts and times. Objects and records are missing on purpose: their
+# state contains addresses, which a forged pickle can choose.
+KINDS = '?bhilqBHILQefdgFDGSUmM'
+DTYPES = {type(np.dtype(kind)) for kind in KINDS}
 # Where numpy keeps these has changed; what it pickles by says it.
 NUMPY: Dict[Any, str] = {
     np.empty(0).__reduce__()[0]: 'multiarray',
@@ -66,6 +84,13 @@ NUMPY: Dict[Any, str] = {
 # renamed its core, so its functions go by both paths.
 ALLOWED: Dict[str, Any] = {
     'argparse.Namespace': argparse.Namespace,
+    'collections.defaultdict': _dict_without_default,
+    'mmengine.config.config.ConfigDict': _dict,
+    **{
+        f'{builtins}.{name}': _factory
+        for builtins in ('builtins', '__builtin__')
+        for name in ('int', 'long', 'float', 'list', 'dict')
+    },
     'mmengine.logging.history_buffer.HistoryBuffer': HistoryBuffer,
     '_codecs.encode': _encode,
     'builtins.bytes': _bytes,
@@ -147,6 +172,37 @@ class _Stub:
     __setstate__ = __setitem__ = append = extend = add = _ignore
 
 
+class _Array(_Stub):
+    """``numpy.ndarray``, which numpy's pickles name and never call.
+
+    Called, it takes any bytes for the memory of an array.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Stub:
+        raise CheckpointError('an array over raw memory is refused')
+
+
+class _DType(_Stub):
+    """``numpy.dtype``: only those whose memory is no address."""
+
+    def __init__(self, kind: Any = '', *flags: Any) -> None:
+        known = re.fullmatch(r'[?a-zA-Z]\d*', str(kind))
+        if not known or np.dtype(kind).char not in KINDS:
+            raise CheckpointError(f'numpy arrays of {kind!r} are refused')
+        self.size = np.dtype(kind).itemsize
+
+    def __setstate__(self, state: Any) -> None:
+        # version, byte order, parts (3), size, alignment, flags, unit
+        _, order, *parts, size, _, flags = state[:8]
+        plain = order in ('<', '>', '=', '|') and not any(parts)
+        # The flag of 8 asks for zeroed memory; others declare addresses.
+        if not plain or size not in (-1, self.size) or flags not in (0, 8):
+            raise CheckpointError('a forged numpy type is refused')
+
+
+NUMPY_STUBS = {'numpy.ndarray': _Array, 'numpy.dtype': _DType}
+
+
 # Python's own unpickler: the one in C fills gigabytes for a forged index.
 _Unpickler: Any = pickle._Unpickler
 
@@ -169,7 +225,7 @@ class DryRun(_Unpickler):
             return type(name, (_Stub,), {})
         if name.startswith('_rebuild_') and 'tensor' in name:
             return _check_tensor
-        return _Stub
+        return NUMPY_STUBS.get(f'{module}.{name}', _Stub)
 
     def persistent_load(self, pid: Any) -> int:
         kind, key, count = pid[1], str(pid[2]), pid[4]

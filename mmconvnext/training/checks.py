@@ -25,6 +25,8 @@ class Setting(NamedTuple):
     winner: str
 
 
+# How train_cfg gives the length of a run.
+LENGTHS = ('max_epochs', 'max_iters')
 CHECKPOINT, CONFIG = "the checkpoint's", "the config's"
 # The first row that a setting is below decides.
 SETTINGS = (
@@ -57,8 +59,10 @@ def check_resume(
     Raises:
         ValueError: for a file that no run can be resumed from; for another
             type of optimiser or schedule, whose state would be put into the
-            wrong place; and where the checkpoint's schedule ends before the
-            run does: the rest would train at its last rate, mostly 0.
+            wrong place; for a run that counts epochs instead of iterations,
+            or ends earlier than the checkpoint; and where the checkpoint's
+            schedule ends before the run does: the rest would train at its
+            last rate, mostly 0.
     """
     meta = raw.get('meta') or {}
     lacking = [key for key in ('optimizer', 'message_hub') if key not in raw]
@@ -69,6 +73,7 @@ def check_resume(
             f'{", ".join(lacking)}; to start from its weights alone, use '
             f'--cfg-options load_from=FILE'
         )
+    _check_length(cfg, meta, max_iters)
     ends = [
         row['end'] * (epoch_length if row.get('by_epoch', True) else 1)
         for row in _schedulers(raw.get('param_schedulers'))
@@ -82,6 +87,28 @@ def check_resume(
             f'the schedule does'
         )
     return list(_differences(cfg, meta.get('cfg') or ''))
+
+
+def _check_length(cfg: Config, meta: Mapping[str, Any], end: int) -> None:
+    """Refuse to go on counting in another unit, or past the end."""
+    old = read_literals(meta.get('cfg') or '').get('train_cfg') or {}
+    units = {key: key.partition('_')[2] for key in LENGTHS}
+    was, now = (
+        next((units[key] for key in units if side.get(key)), '')
+        for side in (old, cfg.get('train_cfg') or {})
+    )
+    if was and now and was != now:
+        raise ValueError(
+            f'it is of a run that counts {was}, the config counts {now}. '
+            f'Start a new run from the weights (--cfg-options load_from=FILE)'
+        )
+    done = meta['epoch'] if now == 'epochs' else meta['iter']
+    end = cfg.train_cfg['max_epochs'] if now == 'epochs' else end
+    if done > end:
+        raise ValueError(
+            f'it has done {done} {now or "iters"}, and the run ends after '
+            f'{end}: nothing is left to train'
+        )
 
 
 def _schedulers(state: Any) -> Iterator[Mapping[str, Any]]:

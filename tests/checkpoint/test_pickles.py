@@ -1,5 +1,6 @@
 """What a pickle may name: paths, arrays of numpy, nothing that runs."""
 
+import collections
 import os
 import pathlib
 import pickle
@@ -17,6 +18,7 @@ from checkpoints import (
     save,
     write_bytes,
 )
+from mmengine.config import ConfigDict
 from torch import nn
 
 from mmconvnext.checkpoint import CheckpointError, load, weights_io
@@ -130,3 +132,90 @@ def test_plain_pickles_that_are_not_read(tmp_path) -> None:
 def test_no_pkl_is_written(tmp_path) -> None:
     with pytest.raises(CheckpointError, match=r'must end in \.pth'):
         weights_io.write({}, tmp_path / 'a.pkl')
+
+
+class Calls:
+    """Pickled as a call of a function, and a state for what it returns."""
+
+    def __init__(self, function, *args, state=None) -> None:
+        self.reduced = (function, args, state)
+
+    def __reduce__(self):
+        function, args, state = self.reduced
+        return (function, args) if state is None else self.reduced
+
+
+def of_type(kind: str, *state):
+    return Calls(np.dtype, kind, False, True, state=state or None)
+
+
+FORGED = {
+    'memory that a pickle chose': (
+        Calls(np.ndarray, (1,), of_type('O8'), bytes(8)),
+        "arrays of 'O8'",
+    ),
+    'an array over bytes': (
+        Calls(np.ndarray, (1,), of_type('f4'), bytes(8)),
+        'raw memory',
+    ),
+    'objects': (np.array([None, 'a'], dtype=object), "arrays of 'O8'"),
+    'records': (np.zeros(1, [('a', 'f4')]), "arrays of 'V4'"),
+    'fields in a number': (
+        of_type(
+            'f8', 3, '<', None, ('a',), {'a': (np.dtype('f8'), 0)}, -1, -1, 0
+        ),
+        'forged numpy type',
+    ),
+    'flags of objects': (
+        of_type('f8', 3, '<', None, None, None, -1, -1, 63),
+        'forged numpy type',
+    ),
+    'another size': (
+        of_type('S1', 3, '|', None, None, None, 1 << 40, 1, 0),
+        'forged numpy type',
+    ),
+}
+
+
+@LISTS
+@pytest.mark.parametrize('plain', [True, False])
+@pytest.mark.parametrize('name', FORGED)
+def test_forged_arrays_are_refused(
+    tmp_path, monkeypatch, name: str, plain: bool, names: bool
+) -> None:
+    """Objects in an array are addresses; a pickle must not choose them."""
+    choose_list(monkeypatch, names)
+    value, words = FORGED[name]
+    path = tmp_path / ('forged.pkl' if plain else 'forged.pth')
+    if plain:
+        path.write_bytes(pickle.dumps(dict(model=value), 2))
+    else:
+        torch.save(dict(model=value), path)
+    with pytest.raises(CheckpointError, match=words):
+        weights_io.read(path)
+
+
+HARMLESS = [
+    (np.str_('text'), np.str_('text')),
+    (np.bytes_(b'text'), np.bytes_(b'text')),
+    (np.datetime64('2026-11-27'), np.datetime64('2026-11-27')),
+    (np.complex64(1j), np.complex64(1j)),
+    (np.array(['a', 'bc']), ['a', 'bc']),
+    (np.array(['2026-11-27'], 'M8[D]'), [np.datetime64('2026-11-27')]),
+    (collections.defaultdict(int, a=1), dict(a=1)),
+    (collections.defaultdict(list, a=[1]), dict(a=[1])),
+    (collections.Counter('aab'), dict(a=2, b=1)),
+    (ConfigDict(a=dict(b=1)), dict(a=dict(b=1))),
+]
+
+
+@LISTS
+@pytest.mark.parametrize(('value', 'expected'), HARMLESS, ids=repr)
+def test_what_frameworks_store_is_read(
+    tmp_path, monkeypatch, value, expected, names: bool
+) -> None:
+    choose_list(monkeypatch, names)
+    path = tmp_path / 'a.pth'
+    torch.save(dict(model={}, stored=value), path)
+    found = weights_io.read(path)['stored']
+    assert np.all(found == np.array(expected)) or found == expected

@@ -169,3 +169,32 @@ def test_a_stored_config_is_read_and_never_run(tmp_path: Path) -> None:
     }
     assert not gone.exists()
     assert read_literals('no python (') == {}
+
+
+EPOCHS = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=2)
+BY_EPOCH = dict(_delete_=True, by_epoch=True, max_epochs=2)
+
+
+@pytest.mark.parametrize('train_cfg', [EPOCHS, BY_EPOCH])
+def test_a_run_keeps_its_unit(train_cfg: dict) -> None:
+    epochs = config()
+    epochs.train_cfg = {k: v for k, v in train_cfg.items() if k[0] != '_'}
+    with pytest.raises(ValueError, match='counts iters, the config counts ep'):
+        check(epochs, stored(config()))
+    with pytest.raises(ValueError, match='counts epochs, the config counts i'):
+        check(config(), stored(epochs, 4, 1))
+    assert check(epochs, stored(epochs, 4, 1)) == []
+
+
+def test_a_run_that_is_past_its_end() -> None:
+    raw = stored(config(), iteration=8)
+    assert check(config(), raw) == []
+    with pytest.raises(ValueError, match='done 8 iters, and .* after 6'):
+        check(config(train_cfg__max_iters=6), raw, 6)
+    epochs = config()
+    epochs.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)
+    # Larger batches make epochs of fewer iterations.
+    epochs.param_scheduler = []
+    assert check(epochs, stored(epochs, iteration=99, epoch=2), 8) == []
+    with pytest.raises(ValueError, match='done 3 epochs, and .* after 2'):
+        check(epochs, stored(epochs, iteration=12, epoch=3), 8)

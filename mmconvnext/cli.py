@@ -32,10 +32,13 @@ from torch import nn
 
 from . import checkpoint, hub, mmcv_ops
 from .checkpoint import fit
-from .configs import bare_type, host_of, leaves
+from .configs import as_list, bare_type, host_of, leaves
 from .data import Finding, demand
 from .training.batch_norm import check_batch
 from .training.checks import check_resume
+from .training.curves import CurvesHook
+from .training.quiet import log_prints, quiet_runner, silence
+from .training.screen import ScreenHook
 
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
@@ -52,13 +55,16 @@ def clear_errors() -> Iterator[None]:
         sys.exit(f'error: {error}')
 
 
-def prepare_hosts() -> None:
+def prepare_hosts(verbose: bool = False) -> None:
     """Set up what the hosts find; call it before any of them is imported.
 
     Operators for an mmcv without them, one safe reader for every checkpoint,
-    files that are written whole, and output that holds any path and class
-    name, whatever the locale. Calling it again changes nothing.
+    files that are written whole, output that holds any path and class name,
+    whatever the locale, and hosts that keep their notices to the log unless
+    it is to be ``verbose``. Calling it again changes nothing.
     """
+    if not verbose:
+        silence()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors='backslashreplace')
@@ -234,12 +240,35 @@ def set_amp(cfg: Config, amp: Optional[str]) -> None:
         )
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner that the config asks for."""
+def build_runner(cfg: Config, verbose: bool = True) -> Runner:
+    """Build the runner that the config asks for.
+
+    Its log goes to the screen where it is ``verbose``; else only to its
+    file, and :func:`watch` shows people what matters.
+    """
     checkpoint.resolve_resume(cfg)
-    if cfg.get('runner_type'):
-        return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    kind = RUNNERS.get(cfg.get('runner_type') or 'Runner')
+    if verbose:
+        return kind.from_cfg(cfg)
+    runner = quiet_runner(kind).from_cfg(cfg)
+    runner.logger.info(f'mmcv operators: {mmcv_ops.summary()}')
+    if host_of(cfg) == 'mmdet':
+        log_prints()
+    return runner
+
+
+def watch(runner: Runner, verbose: bool) -> None:
+    """Let a run show its progress, and draw its curves at the end."""
+    curves = CurvesHook()
+    pretraining = any(
+        bare_type(hook) == 'LossCurveHook'  # draws a picture of its own
+        for hook in as_list(runner.cfg.get('custom_hooks'))
+    )
+    if not pretraining:
+        runner.register_hook(curves)
+    if not verbose:
+        path = Path(runner.work_dir, curves.name)
+        runner.register_hook(ScreenHook('' if pretraining else str(path)))
 
 
 def batch_size(cfg: Config, world_size: int) -> Tuple[int, Optional[int]]:

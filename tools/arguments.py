@@ -59,6 +59,12 @@ def of_runner(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='job launcher of a distributed run',
     )
+    parser.add_argument(
+        '--verbose',
+        action='store_true',
+        help='print the whole log, with environment and config; by default '
+        'it is in the work dir alone',
+    )
     # torchrun's predecessor passes this one; torchrun sets LOCAL_RANK.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 

@@ -10,7 +10,8 @@ ADE20K label maps::
     data/demo/ade20k/annotations/{training,validation}/*.png
 
 Label maps hold 0 where nothing is labelled and 1 + the index in ``CLASSES``
-elsewhere. COCO categories are the objects, numbered from 1.
+elsewhere; ``ade20k/classes.txt`` names them. COCO categories are the objects,
+numbered from 1.
 
     python tools/make_demo_data.py --out data/demo --train 160 --val 40
 """
@@ -37,7 +38,7 @@ import cv2
 import numpy as np
 
 # Raised when the same arguments would draw other files than before.
-VERSION = 1
+VERSION = 2
 STAMP = 'demo.json'
 # split: its COCO folder, its ADE20K folder
 SPLITS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}
@@ -47,7 +48,7 @@ JPEG_QUALITY = 80
 OVERSAMPLING = 3
 # Smallest visible part of an object, in pixels and as a share of its size.
 MIN_AREA = 60
-MIN_VISIBLE = 0.35
+MIN_VISIBLE = 0.55
 
 Array = np.ndarray
 Colour = Tuple[int, int, int]
@@ -198,10 +199,10 @@ GROUNDS: Dict[str, Ground] = {
 }
 THINGS: Dict[str, Thing] = {
     'disc': Thing((220, 50, 50), 2, disc, sectors),
-    'box': Thing((150, 90, 40), 12, box, checks),
+    'box': Thing((150, 90, 40), 14, box, checks),
     'triangle': Thing((150, 70, 190), 140, triangle, stripes),
-    'star': Thing((250, 210, 30), 26, star, glow),
-    'ring': Thing((255, 130, 190), 172, ring, sectors),
+    'star': Thing((250, 210, 30), 28, star, glow),
+    'ring': Thing((255, 130, 190), 166, ring, sectors),
     'cross': Thing((30, 180, 170), 88, cross, dots),
 }
 GROUND_CLASSES = tuple(GROUNDS)
@@ -258,7 +259,7 @@ def place(rng: Random, shape: Tuple[int, int]) -> Piece:
     name = OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))]
     x, y = rng.uniform(0.06, 0.94, 2)
     centre = (x * width, y * height)
-    radius = math.exp(rng.uniform(math.log(13), math.log(62)))
+    radius = math.exp(rng.uniform(math.log(20), math.log(58)))
     angle = rng.uniform(0, 2 * math.pi)
     cos, sin = math.cos(angle), math.sin(angle)
     turn = np.array([[cos, sin], [-sin, cos]])
@@ -281,7 +282,7 @@ def arrange(rng: Random, shape: Tuple[int, int]) -> Tuple[List[Piece], Array]:
     """
     pieces: List[Piece] = []
     seen = np.zeros(shape, np.uint8)
-    for _ in range(rng.integers(3, 9)):
+    for _ in range(rng.integers(3, 8)):
         piece = place(rng, shape)
         trial = seen.copy()
         trial[piece.cover > 127] = len(pieces) + 1
@@ -301,7 +302,7 @@ def paint_thing(
 ) -> Array:
     """Paint an object and its shadow over an image."""
     row = THINGS[piece.name]
-    hue = row.hue + rng.normal(0, 7)
+    hue = row.hue + rng.normal(0, 3)
     first = to_bgr((hue, rng.uniform(150, 235), rng.uniform(130, 240)))
     second = to_bgr((hue + rng.normal(0, 12), *rng.uniform(20, 255, 2)))
     rows, cols = np.indices(piece.cover.shape, dtype=np.float32)
@@ -389,6 +390,7 @@ def stems(split: str, count: int) -> List[str]:
 def files_of(counts: Dict[str, int]) -> Iterator[str]:
     """Name every file of the data set, relative to its folder."""
     yield STAMP
+    yield 'ade20k/classes.txt'
     for split, (coco, ade) in SPLITS.items():
         yield f'coco/annotations/instances_{coco}.json'
         for stem in stems(split, counts[split]):
@@ -520,6 +522,8 @@ def make(out: Path, train: int = 160, val: int = 40, seed: int = 0) -> bool:
 def write_all(root: Path, stamp: dict) -> None:
     for name in files_of(stamp):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
+    names = ''.join(f'{name}\n' for name in CLASSES)
+    (root / 'ade20k/classes.txt').write_text(names, encoding='utf-8')
     for split in SPLITS:
         write_split(root, split, stamp[split], stamp['seed'])
     (root / STAMP).write_text(json.dumps(stamp), encoding='utf-8')

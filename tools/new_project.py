@@ -70,6 +70,12 @@ def parse_args() -> argparse.Namespace:
         help='published ones, where they can be reached, or random ones',
     )
     parser.add_argument(
+        '--epochs',
+        type=int,
+        default=0,
+        help='length of training (default: by the number of images)',
+    )
+    parser.add_argument(
         '--html', action='store_true', help='write a page with pictures too'
     )
     parser.add_argument(
@@ -145,6 +151,7 @@ def main() -> None:
             args.html,
             args.seed,
             args.overwrite,
+            args.epochs,
         )
         done = make(order, this_machine(online))
     show(done)

@@ -1,6 +1,7 @@
-"""Draw predictions beside their images, for one image or a folder of them.
+"""Draw predictions beside their images, or on the frames of a video.
 
 python tools/predict.py CONFIG CHECKPOINT IMAGE_OR_FOLDER --out DIR
+python tools/predict.py CONFIG CHECKPOINT VIDEO_OR_CAMERA --out DIR
 
 --labels adds the ground truth as a panel, scores per class and per image
 (scores.csv, worst first, and scores.json); --html one page with all of it.
@@ -19,14 +20,19 @@ import arguments
 def parse_args() -> argparse.Namespace:
     parser = arguments.with_config('Predict on images.')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('images', help='image file, or folder (recursive)')
+    parser.add_argument(
+        'images',
+        help='image file, folder (recursive), video file, number of a camera '
+        'such as 0, or address of a stream such as rtsp://...',
+    )
     parser.add_argument('--out', required=True, help='folder for pictures')
     arguments.device(parser)
     parser.add_argument(
         '--score-thr',
         type=float,
-        default=0.3,
-        help='lowest score of a drawn detection (default: %(default)s)',
+        help='lowest score of a drawn detection (default: the one with the '
+        'best F1 on validation, which training leaves beside the checkpoint, '
+        'or 0.3)',
     )
     parser.add_argument(
         '--labels',
@@ -39,6 +45,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--html', action='store_true', help='write DIR/index.html'
     )
+    parser.add_argument(
+        '--save-labels',
+        action='store_true',
+        help='write the predictions as labels too: DIR/labels/NAME.png '
+        '(segmentation) or DIR/labels.json as COCO has them (detection)',
+    )
+    parser.add_argument(
+        '--frames', type=int, metavar='N', help='of a video: stop after N'
+    )
     return parser.parse_args()
 
 
@@ -49,18 +64,21 @@ def build(args: argparse.Namespace) -> Any:
         FileNotFoundError, ValueError: for what is not there.
     """
     from mmconvnext import cli
-    from mmconvnext.files import find_images
     from mmconvnext.inference import Predictor, scorer
     from mmconvnext.inference.folder import root_of
     from mmconvnext.pretrain.reconstruction import Reconstructor
 
     cfg = cli.load_config(args)
-    find_images(args.images)
+    check_source(args)
     cli.check_checkpoint(args.checkpoint)
     where = (cfg, args.checkpoint, cli.device(args.device))
     if 'test_dataloader' not in cfg:  # pre-training
         if args.labels is not None:
             raise ValueError('--labels: FCMAE predicts pixels, has no labels')
+        for option in ('save_labels', 'frames'):
+            if getattr(args, option):
+                name = option.replace('_', '-')
+                raise ValueError(f'--{name}: FCMAE predicts pixels')
         return Reconstructor(*where)
     labels = None
     if args.labels is not None:
@@ -68,26 +86,77 @@ def build(args: argparse.Namespace) -> Any:
     return Predictor(*where, args.score_thr, labels)
 
 
-def main() -> None:
-    args = parse_args()
-    from mmconvnext import cli
-    from mmconvnext.inference.folder import predict_folder, table
+def check_source(args: argparse.Namespace) -> None:
+    """Raise an error where there is nothing to predict on.
 
-    cli.prepare_hosts()
+    Raises:
+        FileNotFoundError, ValueError: for what is not there, and for options
+            that do not go together.
+    """
+    from mmconvnext.files import find_images
+    from mmconvnext.inference.video import is_video, open_video
+
+    if not is_video(args.images):
+        if args.frames is not None:
+            raise ValueError(f'--frames: {args.images} is no video')
+        find_images(args.images)
+        return
+    wrong = [
+        name
+        for name in ('labels', 'html', 'save_labels')
+        if getattr(args, name) not in (None, False)
+    ]
+    if wrong:
+        name = wrong[0].replace('_', '-')
+        raise ValueError(f'--{name}: not of a video, {args.images}')
+    if args.frames is not None and args.frames < 1:
+        raise ValueError(f'--frames must be 1 or more, got {args.frames}')
+    open_video(args.images).release()
+
+
+def draw_video(predictor: Any, args: argparse.Namespace) -> None:
+    from mmconvnext.inference.video import predict_video
+
+    done = predict_video(predictor, args.images, Path(args.out), args.frames)
+    print(f'video: {done.path} ({done.frames} frames)')
+
+
+def draw_folder(predictor: Any, args: argparse.Namespace) -> bool:
+    """Draw images; return whether all could be drawn."""
+    from mmconvnext.inference.folder import predict_folder, table
+    from mmconvnext.inference.saving import LabelSaver
+
     title = f'{Path(args.config).stem}: {args.images}'
-    with cli.clear_errors():
-        predictor = build(args)
-        done = predict_folder(
-            predictor, args.images, args.out, title, args.html
-        )
+    saver = None
+    if args.save_labels:
+        saver = LabelSaver(predictor.painter, predictor.score_thr, args.out)
+    done = predict_folder(
+        predictor, args.images, args.out, title, args.html, saver
+    )
     if done.total:
         print(table(done.total))
     if done.page:
         print(f'page: {done.page}')
+    if saver:
+        print(f'labels: {saver.finish()}')
     print(f'pictures: {args.out}')
     for line in done.failures:
         print(f'error: {line}', file=sys.stderr)
-    sys.exit(bool(done.failures))
+    return not done.failures
+
+
+def main() -> None:
+    args = parse_args()
+    from mmconvnext import cli
+    from mmconvnext.inference.video import is_video
+
+    cli.prepare_hosts()
+    with cli.clear_errors():
+        predictor = build(args)
+        if is_video(args.images):
+            draw_video(predictor, args)
+        elif not draw_folder(predictor, args):
+            sys.exit(1)
 
 
 if __name__ == '__main__':

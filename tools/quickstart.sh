@@ -1,34 +1,43 @@
 #!/usr/bin/env bash
 # From a fresh clone to trained and evaluated models with pictures, on a CPU:
-# installs into .venv, draws demo data, trains UPerNet and Mask R-CNN with
-# ConvNeXt V2 atto. A second run reuses what is there.
+# installs into .venv, draws demo data, and takes the way that your own data
+# takes: new_project.py, train.py, predict.py, once for label maps and once
+# for objects. A second run reuses what is there.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/setup_env.sh
 START=$SECONDS
 WORK=work_dirs/quickstart
 
-# run NAME CONFIG IMAGES: train, evaluate and draw, into $WORK/NAME.
-run() {
-    local work="$WORK/$1" checkpoint
-    say "Training: tools/train.py $2"
-    "$PY" tools/train.py "$2" --work-dir "$work" --resume
-    checkpoint=$(cat "$work/last_checkpoint")
-    say "Evaluating $checkpoint"
-    "$PY" tools/test.py "$2" "$checkpoint" --work-dir "$work" |
-        tee "$work/test.txt"
-    say 'Drawing predictions'
-    "$PY" tools/predict.py "$2" "$checkpoint" "$3" --out "$work/pictures"
+# project NAME FOLDER EPOCHS: a config for a folder of images and labels.
+project() {
+    local config="$WORK/$1.py"
+    [ -f "$config" ] && return
+    mkdir -p "$WORK"
+    say "A project for $2: tools/new_project.py (its report: $WORK/$1.txt)"
+    "$PY" tools/new_project.py "$2" --out "$config" --arch atto \
+        --weights none --epochs "$3" --html >"$WORK/$1.txt"
 }
 
-# report NAME METRICS: where everything of a run is.
+# run NAME IMAGES: train, evaluate while training, and draw.
+run() {
+    local work="$WORK/$1-run"
+    say "Training: tools/train.py $WORK/$1.py"
+    "$PY" tools/train.py "$WORK/$1.py" --work-dir "$work" --resume
+    say "Drawing: tools/predict.py (its scores: $work/scores.txt)"
+    "$PY" tools/predict.py "$WORK/$1.py" "$(cat "$work/last_checkpoint")" \
+        "$2" --labels --html --out "$work/pictures" >"$work/scores.txt"
+}
+
+# report NAME: what came out, and where it is.
 report() {
+    local work="$WORK/$1-run"
     cat <<REPORT
 
-$1: $(grep -E "^($2): " "$WORK/$1/test.txt" | tr '\n' ' ')
-  pictures:   $WORK/$1/pictures  (input | prediction)
-  checkpoint: $(cat "$WORK/$1/last_checkpoint")
-  log:        $(ls -t "$WORK/$1"/*/*.log | head -n 1)
+$1: $(grep '^class' "$work/scores.txt" | tr -s ' ')
+    $(grep '^mean' "$work/scores.txt" | tr -s ' ')
+  pictures:  $work/pictures/index.html  (input | label | prediction)
+  data:      $WORK/$1/report.html
 REPORT
 }
 
@@ -37,15 +46,16 @@ setup_hosts .venv runtime.txt
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 say 'Drawing the demo data'
 "$PY" tools/make_demo_data.py
-run segmentation configs/upernet_convnextv2_atto_demo.py \
-    data/demo/ade20k/images/validation
-run detection configs/mask_rcnn_convnextv2_atto_demo.py data/demo/coco/val2017
+project segmentation data/demo/ade20k 8
+run segmentation data/demo/ade20k/images/validation
+project detection data/demo/coco 10
+run detection data/demo/coco/val2017
 
 say "Done in $((SECONDS - START)) s"
-report segmentation mIoU
-report detection 'coco/bbox_mAP|coco/segm_mAP'
+report segmentation
+report detection
 cat <<'NEXT'
 
-Next, your own data (see README.md), or a recipe:
-  .venv/bin/python tools/train.py configs/upernet_convnextv2_base_ade20k.py
+Next, your own data (see README.md):
+  .venv/bin/python tools/new_project.py FOLDER --out my_project.py --html
 NEXT

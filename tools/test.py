@@ -70,12 +70,13 @@ def main() -> None:
     from mmconvnext import cli
     from mmconvnext.inference.protocols import describe
 
-    cli.prepare_hosts()
+    cli.prepare_hosts(args.verbose)
     with cli.clear_errors():
         cfg = configure(args)
-    runner = cli.build_runner(cfg)
+    runner = cli.build_runner(cfg, args.verbose)
     with cli.clear_errors():
         cli.check_whole(runner, args.checkpoint)
+    cli.watch(runner, args.verbose)
     metrics = runner.test()
     for name, value in metrics.items():
         print(f'{name}: {round(float(value), 4)}')

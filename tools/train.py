@@ -65,15 +65,18 @@ def configure(args: argparse.Namespace) -> Any:
 def main() -> None:
     args = parse_args()
     from mmconvnext import cli
+    from mmconvnext.inference.threshold import ThresholdHook
 
-    cli.prepare_hosts()
+    cli.prepare_hosts(args.verbose)
     with cli.clear_errors():
         cfg = configure(args)
-    runner = cli.build_runner(cfg)
+    runner = cli.build_runner(cfg, args.verbose)
     with cli.clear_errors():
         cli.check_start(runner, cfg)
     cli.warn_of_batch_size(cfg)
     cli.scale_with_accumulation(runner, cfg)
+    runner.register_hook(ThresholdHook())
+    cli.watch(runner, args.verbose)
     runner.train()
 
 

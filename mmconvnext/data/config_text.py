@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, NamedTuple, Sequence, Tuple
 
-from .settings import Settings, reason_lines
+from .settings import DETECTIONS, Settings, reason_lines
 
 WIDTH = 79
 # Drop path of the fine-tuning recipes.
@@ -231,6 +231,7 @@ def _detection(settings: Settings) -> List[str]:
         neck=dict(in_channels=Raw('_base_.channels[arch]')),
         rpn_head=dict(anchor_generator=dict(scales=[settings.anchor])),
         roi_head=roi,
+        **_crowded(settings),
     )
     shared = dict(
         data_root=Raw('data_root'),
@@ -260,12 +261,40 @@ def _detection(settings: Settings) -> List[str]:
     ]
 
 
+def _crowded(settings: Settings) -> Dict[str, Any]:
+    """Let images with more objects than usual have more candidates."""
+    if settings.most <= DETECTIONS:
+        return {}
+    rpn = dict(nms_pre=1000, max_per_img=max(1000, 2 * settings.most))
+    model: Dict[str, Any] = dict(
+        test_cfg=dict(rpn=rpn, rcnn=dict(max_per_img=settings.most))
+    )
+    if settings.small:  # whose usual samples are few
+        model['train_cfg'] = dict(rcnn=dict(sampler=dict(num=128)))
+    return model
+
+
 def _epochs(settings: Settings, masks: bool) -> List[str]:
     epochs = settings.length
     # The warm-up is short where there are few steps.
     warm = min(1000, max(20, settings.steps // 20))
+    every = max(1, epochs // 10)
+    best = 'coco/segm_mAP' if masks else 'coco/bbox_mAP'
+    hooks = dict(checkpoint=dict(interval=every, save_best=best))
+    decay = _drops(epochs) if settings.weights else _cosine()
+    return [
+        f'max_epochs = {epochs}',
+        'param_scheduler = [\n'
+        f'    {code(_warm_up(warm), 4)},\n    {code(decay, 4)},\n]',
+        f'train_cfg = dict(max_epochs=max_epochs, val_interval={every})',
+        f'default_hooks = {code(hooks)}',
+    ]
+
+
+def _drops(epochs: int) -> Dict:
+    """Lower the rate twice, as the recipes that start from weights do."""
     drops = sorted({round(epochs * 3 / 4), round(epochs * 11 / 12)})
-    steps = dict(
+    return dict(
         type='MultiStepLR',
         begin=0,
         end=Raw('max_epochs'),
@@ -273,16 +302,18 @@ def _epochs(settings: Settings, masks: bool) -> List[str]:
         milestones=[drop for drop in drops if 0 < drop < epochs],
         gamma=0.1,
     )
-    every = max(1, epochs // 10)
-    best = 'coco/segm_mAP' if masks else 'coco/bbox_mAP'
-    hooks = dict(checkpoint=dict(interval=every, save_best=best))
-    return [
-        f'max_epochs = {epochs}',
-        'param_scheduler = [\n'
-        f'    {code(_warm_up(warm), 4)},\n    {code(steps, 4)},\n]',
-        f'train_cfg = dict(max_epochs=max_epochs, val_interval={every})',
-        f'default_hooks = {code(hooks)}',
-    ]
+
+
+def _cosine() -> Dict:
+    """Lower the rate all along: random weights take a high one at first."""
+    return dict(
+        type='CosineAnnealingLR',
+        begin=0,
+        end=Raw('max_epochs'),
+        eta_min=0.0,
+        by_epoch=True,
+        convert_to_iter_based=True,
+    )
 
 
 def _optimiser(settings: Settings) -> str:

@@ -46,6 +46,7 @@ class Order(NamedTuple):
         html: whether to write a page.
         seed: of the division into training and validation.
         overwrite: whether an earlier project of this name may go.
+        epochs: of training; 0 chooses them.
     """
 
     folder: Path
@@ -57,6 +58,7 @@ class Order(NamedTuple):
     html: bool = False
     seed: int = 0
     overwrite: bool = False
+    epochs: int = 0
 
     @property
     def labels(self) -> Path:
@@ -132,7 +134,9 @@ def _plan(order: Order, machine: Machine) -> Plan:
     summary = summarise(labels)
     task = choose_task(labels, summary, order.task)
     parts = split(labels, order.seed)
-    chosen = choose(task.value, order.arch, summary, parts, machine)
+    chosen = choose(
+        task.value, order.arch, summary, parts, machine, order.epochs
+    )
     about = [task, Choice('division', _sizes(parts), parts.reason)]
     zero = _zero(order, labels, task.value)
     settings = chosen._replace(reasons=(*about, *zero, *chosen.reasons))
@@ -142,6 +146,8 @@ def _plan(order: Order, machine: Machine) -> Plan:
 
 def _refuse(order: Order) -> None:
     """Stop for what would overwrite a file of somebody else's."""
+    if order.epochs < 0:
+        raise ValueError(f'--epochs must be 1 or more, got {order.epochs}')
     inside, folder = order.out.resolve(), order.folder.resolve()
     if folder in inside.parents:
         raise ValueError(

@@ -25,8 +25,8 @@ LIMITS = {
 }
 CROPS = {True: 512, False: 224}
 # Objects below this side, after scaling, are scaled up where it is possible.
-FINE = 16
-LARGEST_ZOOM = 1.5
+FINE = 24
+LARGEST_ZOOM = 2.0
 STRIDE = 4  # of the finest level of the pyramid
 
 
@@ -70,6 +70,7 @@ class Settings(NamedTuple):
         scale: (width, height) that images are fitted into.
         crop: (height, width) of training samples; segmentation only.
         anchor: side of the smallest anchor in strides; detection only.
+        most: objects that a picture is to hold; detection only.
         batch: images a step.
         length: iterations (segmentation) or epochs (detection).
         steps: iterations in all.
@@ -84,6 +85,7 @@ class Settings(NamedTuple):
     scale: Tuple[int, int]
     crop: Tuple[int, int]
     anchor: int
+    most: int
     batch: int
     length: int
     steps: int
@@ -142,9 +144,22 @@ def choose_task(labels: Labels, summary: Summary, wish: str) -> Choice:
 
 
 def choose(
-    task: str, arch: str, summary: Summary, split: Split, machine: Machine
+    task: str,
+    arch: str,
+    summary: Summary,
+    split: Split,
+    machine: Machine,
+    epochs: int = 0,
 ) -> Settings:
     """Choose everything else; see the reasons in the result.
+
+    Args:
+        task: of ``TASKS``.
+        arch: of the backbone.
+        summary: of the data.
+        split: of its images.
+        machine: to train on.
+        epochs: the user's wish for the length, or 0.
 
     Raises:
         ValueError: for an arch that is not known.
@@ -159,7 +174,8 @@ def choose(
     if task != 'seg':
         pixels = scale.value[0] * scale.value[1]
     batch = _batch(task, arch, small, pixels, count, machine)
-    length = _length(task, gpu, count, batch.value)
+    length = _length(task, gpu, count, batch.value, epochs)
+    most = _most(summary)
     weights = _weights(task, arch, machine)
     where = machine.gpu or 'no GPU'
     amp = Choice(
@@ -172,7 +188,7 @@ def choose(
         'narrow' if small else 'of the recipes',
         f'{arch} on {where}',
     )
-    own = [scale, crop] if task == 'seg' else [scale, anchor]
+    own = [scale, crop] if task == 'seg' else [scale, anchor, most]
     return Settings(
         task,
         arch,
@@ -180,6 +196,7 @@ def choose(
         scale.value,
         crop.value,
         anchor.value,
+        most.value,
         batch.value,
         length.value,
         length.value * (1 if task == 'seg' else count // batch.value or 1),
@@ -228,6 +245,19 @@ def _anchor(summary: Summary, zoom: float) -> Choice:
     return Choice('anchor', value, reason)
 
 
+# Detections an image may have: COCO's evaluation counts no more than 100.
+DETECTIONS = 100
+
+
+def _most(summary: Summary) -> Choice:
+    """Leave room for twice the objects of the fullest image."""
+    most = max(summary.per_image, default=0)
+    value = max(DETECTIONS, -(-2 * most // 50) * 50)
+    return Choice(
+        'detections', value, f'at most; the fullest image has {most} objects'
+    )
+
+
 # Bytes a pixel of the image that a backbone keeps for the backward pass in
 # float32, and its parameters in millions. Counted with
 # torch.autograd.graph.saved_tensors_hooks in UPerNet with narrow heads at
@@ -260,7 +290,7 @@ MOST = {
     ('seg', True): 16,
     ('seg', False): 4,
     ('det', True): 16,
-    ('det', False): 2,
+    ('det', False): 4,
 }
 
 
@@ -299,8 +329,14 @@ SEG_EPOCHS = {True: 100, False: 25}
 DET_STEPS = {True: 10000, False: 1500}
 
 
-def _length(task: str, gpu: bool, count: int, batch: int) -> Choice:
+def _length(
+    task: str, gpu: bool, count: int, batch: int, epochs: int
+) -> Choice:
     steps = max(1, count // batch)
+    if epochs:
+        value = epochs * steps if task == 'seg' else epochs
+        words = f'--epochs {epochs}, {epochs * steps} steps'
+        return Choice('iterations' if task == 'seg' else 'epochs', value, words)
     where = 'on a GPU' if gpu else 'on a CPU'
     if task == 'seg':
         least, most = ITERATIONS[gpu]

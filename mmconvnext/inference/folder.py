@@ -13,7 +13,7 @@ import numpy as np
 
 from ..files import find_images, write_image, write_text
 from .gallery import Entry, entry, page, worst_first
-from .pictures import Drawn, captioned, side_by_side
+from .pictures import Drawn, PictureNames, captioned, side_by_side
 from .scores import Score
 
 
@@ -41,6 +41,7 @@ def predict_folder(
     out: Union[str, Path],
     title: str = '',
     html: bool = False,
+    saver: Any = None,
 ) -> Prediction:
     """Draw all images below a folder, score them where there are labels.
 
@@ -56,12 +57,14 @@ def predict_folder(
         out: folder for the results.
         title: of the page.
         html: whether to write the page.
+        saver: a :class:`.saving.LabelSaver` that keeps the predictions as
+            labels, or None.
 
     Raises:
         FileNotFoundError: where there is no image.
     """
     out, labels = Path(out), getattr(predictor, 'labels', None)
-    results = list(_draw_all(predictor, images, out, html))
+    results = list(_draw_all(predictor, images, out, html, saver))
     failures = [row for row in results if isinstance(row, str)]
     entries = worst_first([row for row in results if isinstance(row, Entry)])
     total = labels.total() if labels and entries else None
@@ -77,21 +80,29 @@ def predict_folder(
 
 
 def _draw_all(
-    predictor: Any, images: Union[str, Path], out: Path, thumbnails: bool
+    predictor: Any,
+    images: Union[str, Path],
+    out: Path,
+    thumbnails: bool,
+    saver: Any,
 ) -> Iterator[Union[Entry, str]]:
     """Write the pictures; yield an entry for each, a line for a failure."""
     from rich.progress import track
 
     paths, root = find_images(str(images)), root_of(images)
+    names = PictureNames()
     for path in track(paths, 'predicting', disable=len(paths) == 1):
         try:
             drawn = predictor.draw(path)
         except (ValueError, OSError) as error:
             yield f'{path}: {error}'
             continue
-        name = str(path.relative_to(root))
-        write_image(join(drawn), out / f'{name}.png')
-        yield entry(name, drawn, thumbnail=thumbnails)
+        name = path.relative_to(root)
+        picture = names.of(name)
+        write_image(join(drawn), out / picture)
+        if saver:
+            saver.add(name, drawn.panels['input'], drawn.sample)
+        yield entry(str(name), drawn, thumbnail=thumbnails, picture=picture)
 
 
 def join(drawn: Drawn) -> np.ndarray:

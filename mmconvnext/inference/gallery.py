@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import base64
 import math
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence
+from pathlib import Path
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
 
 import cv2
 import numpy as np
 
 from .pictures import Drawn, Score, side_by_side
 
+PathLike = Union[str, Path]
 WIDTH = 960  # pixels of all panels of a row together
 QUALITY = 70  # of WebP: 500 rows are some 20 MB
 
@@ -19,7 +21,8 @@ class Entry(NamedTuple):
     """A row of the page.
 
     ``captions`` are those of the panels; ``thumbnail`` is a WebP file, empty
-    where none was asked for, of ``size`` (width, height).
+    where none was asked for, of ``size`` (width, height); ``picture`` is the
+    whole picture's name beside the page.
     """
 
     name: str
@@ -27,14 +30,18 @@ class Entry(NamedTuple):
     score: Optional[Score]
     thumbnail: bytes
     size: Sequence[int]
+    picture: str
 
 
-def entry(name: str, drawn: Drawn, thumbnail: bool = True) -> Entry:
+def entry(
+    name: str, drawn: Drawn, thumbnail: bool = True, picture: PathLike = ''
+) -> Entry:
     """Keep of a drawn image what the page needs; the rest may go."""
     data, size = b'', (0, 0)
     if thumbnail:
         data, size = _shrink(list(drawn.panels.values()))
-    return Entry(name, list(drawn.panels), drawn.score, data, size)
+    link = Path(picture or f'{name}.png').as_posix()
+    return Entry(name, list(drawn.panels), drawn.score, data, size, link)
 
 
 def _shrink(panels: List[np.ndarray]) -> tuple:
@@ -210,7 +217,7 @@ data-classes="{{ class_column(item) }}"{% endif %}>
 {% endfor %}</span>{% endif %}</div>
 <div class="captions">\
 {% for caption in item.captions %}<span>{{ caption }}</span>{% endfor %}</div>
-<a href="{{ item.name|urlencode }}.png"><img loading="lazy" decoding="async"
+<a href="{{ item.picture|urlencode }}"><img loading="lazy" decoding="async"
  width="{{ item.size[0] }}" height="{{ item.size[1] }}" alt="{{ item.name }}"
  src="data:image/webp;base64,{{ item.thumbnail|base64 }}"></a>
 </article>

@@ -17,8 +17,10 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..configs import as_list, host_of, leaves
-from ..files import read_image, whole_file, write_image
+from ..files import read_image, write_image
 from ..registry import HOOKS, METRICS
+from .pictures import Painter, PictureNames
+from .threshold import DEFAULT, threshold_of
 
 
 def add_predictions(cfg: Config, out: str) -> None:
@@ -41,6 +43,9 @@ def add_predictions(cfg: Config, out: str) -> None:
 def add_pictures(cfg: Config, folder: str) -> None:
     """Let a test draw every image."""
     hook = dict(type='mmconvnext.PictureHook', folder=folder, roots=roots(cfg))
+    score = threshold_of(cfg.get('load_from') or '')
+    if score is not None:
+        hook['score_thr'] = score
     cfg.custom_hooks = [*as_list(cfg.get('custom_hooks')), hook]
 
 
@@ -69,6 +74,13 @@ def name_below(path: str, folders: Sequence[str]) -> Path:
     return Path(path).relative_to(root)
 
 
+def label_map(sample: Dict) -> np.ndarray:
+    """Return a predicted label map ``(H, W)`` with the numbers on disk."""
+    labels = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
+    labels = labels + bool(sample.get('reduce_zero_label'))
+    return labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
+
+
 @METRICS.register_module()
 class LabelMapWriter(BaseMetric):
     """Write predicted label maps as grey PNG files; it measures nothing.
@@ -88,12 +100,9 @@ class LabelMapWriter(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[Dict]) -> None:
         """Write the maps of a batch."""
         for sample in data_samples:
-            labels = sample['pred_sem_seg']['data'].squeeze(0).cpu().numpy()
-            labels = labels + bool(sample.get('reduce_zero_label'))
-            kind = np.uint8 if labels.max() < 256 else np.uint16
             name = name_below(sample['img_path'], self.roots)
             path = self.folder / name.with_suffix('.png')
-            write_image(labels.astype(kind), path)
+            write_image(label_map(sample), path)
             self.results.append(None)
 
     def compute_metrics(self, results: list) -> Dict[str, float]:
@@ -103,7 +112,7 @@ class LabelMapWriter(BaseMetric):
 
 @HOOKS.register_module()
 class PictureHook(Hook):
-    """Draw every tested image with the visualizer of the run.
+    """Draw every tested image, input beside prediction.
 
     Args:
         folder: for the pictures.
@@ -112,10 +121,11 @@ class PictureHook(Hook):
     """
 
     def __init__(
-        self, folder: str, roots: Sequence[str], score_thr: float = 0.3
+        self, folder: str, roots: Sequence[str], score_thr: float = DEFAULT
     ) -> None:
         self.folder, self.roots = Path(folder), list(roots)
-        self.score_thr = score_thr
+        self.score_thr, self.names = score_thr, PictureNames()
+        self.painter: Optional[Painter] = None
 
     def after_test_iter(
         self,
@@ -125,16 +135,12 @@ class PictureHook(Hook):
         outputs: Optional[Sequence[Any]] = None,
     ) -> None:
         """Draw the images of a batch."""
+        if self.painter is None:
+            self.painter = Painter(runner.cfg, 'test_dataloader')
         for sample in outputs or ():
-            options = {}
-            if 'pred_instances' in sample:
-                options['pred_score_thr'] = self.score_thr
-            name = name_below(sample.img_path, self.roots)
-            with whole_file(self.folder / f'{name}.png') as part:
-                runner.visualizer.add_datasample(
-                    name.name,
-                    read_image(sample.img_path),
-                    data_sample=sample,
-                    out_file=str(part),
-                    **options,
-                )
+            image = read_image(sample.img_path)
+            picture = self.painter.draw(
+                image, sample, draw_gt=False, pred_score_thr=self.score_thr
+            )
+            name = self.names.of(name_below(sample.img_path, self.roots))
+            write_image(picture, self.folder / name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Optional, Sequence
+from pathlib import Path
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
 import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS
 
+from .instances import Objects, draw_objects, legible, objects_of
 from .scores import Score
 
 GAP = 8  # white pixels between two panels
@@ -20,16 +22,38 @@ class Drawn(NamedTuple):
 
     ``panels`` are RGB pictures of one height by their caption, left to
     right; ``score`` compares with a label where there is one; ``legend``
-    has the RGB colours of what the panels do not name.
+    has the RGB colours of what the panels do not name; ``sample`` is what
+    was predicted, as the host gives it.
     """
 
     panels: Mapping[str, np.ndarray]
     score: Optional[Score] = None
     legend: Mapping[str, Sequence[int]] = {}
+    sample: Any = None
+
+
+class PictureNames:
+    """Names the pictures of images: ``a/x.png`` for ``a/x.jpg``.
+
+    A second image of that name, ``a/x.tif``, becomes ``a/x.tif.png``.
+    """
+
+    def __init__(self) -> None:
+        self._taken: Dict[Path, Path] = {}
+
+    def of(self, image: Path) -> Path:
+        """Return the name of an image's picture, the same each time."""
+        name = image.with_suffix('.png')
+        if self._taken.setdefault(name, image) != image:
+            return image.with_name(f'{image.name}.png')
+        return name
 
 
 class Painter:
-    """Draws with the config's visualizer and its data set's classes.
+    """Draws with the classes and colours of the config's data set.
+
+    Objects are drawn by :mod:`.instances`, all else by the config's
+    visualizer.
 
     Args:
         cfg: a config of either host, its default scope set.
@@ -57,10 +81,43 @@ class Painter:
         """
         return side_by_side([image, self.panel(image, sample, **options)])
 
-    def panel(self, image: np.ndarray, sample: Any, **options) -> np.ndarray:
+    def panel(
+        self,
+        image: np.ndarray,
+        sample: Any,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        pred_score_thr: float = 0.3,
+        **options,
+    ) -> np.ndarray:
         """Draw what ``sample`` holds on an image: :meth:`draw`, one panel."""
+        objects = self.objects(sample, draw_pred, pred_score_thr)
+        if objects is not None:
+            meta = self.visualizer.dataset_meta
+            return draw_objects(
+                image, objects, meta['classes'], meta['palette']
+            )
+        options.update(draw_gt=draw_gt, draw_pred=draw_pred)
+        if 'pred_instances' in sample:
+            options['pred_score_thr'] = pred_score_thr
         self.visualizer.add_datasample('picture', image, sample, **options)
         return self.visualizer.get_image()
+
+    def objects(
+        self, sample: Any, predicted: bool, score_thr: float
+    ) -> Optional[Objects]:
+        """Take the objects of a sample that are to be seen.
+
+        None where it is not objects in upright boxes that it holds, or
+        where more than they belongs to the picture.
+        """
+        name = 'pred_instances' if predicted else 'gt_instances'
+        panoptic = {'pred_panoptic_seg', 'gt_panoptic_seg'} & {*sample.keys()}
+        meta = self.visualizer.dataset_meta or {}
+        if name not in sample or panoptic or not meta.get('palette'):
+            return None
+        objects = objects_of(sample.get(name))
+        return objects and legible(objects, score_thr)
 
 
 def plain_truth(sample: Any) -> Any:

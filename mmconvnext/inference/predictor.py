@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from pathlib import Path
-from typing import Any, Dict, Union
+from typing import Any, Dict, Optional, Union
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..checkpoint import fit, weights_io
 from ..configs import bare_type, enter_scope, leaves
 from ..files import read_image
 from .pictures import Drawn, Painter, plain_truth
+from .threshold import DEFAULT, threshold_of
 
 ConfigLike = Union[str, 'os.PathLike[str]', Config]
 
@@ -67,7 +68,9 @@ class Predictor:
         cfg: config of either host, or the path of one.
         checkpoint: of the whole model.
         device: to run on.
-        score_thr: lowest score of a drawn detection.
+        score_thr: lowest score of a drawn detection; None takes the one
+            with the best F1 on validation, where the checkpoint's folder
+            has it.
         labels: ground truth by image, from :func:`.scores.scorer`, or None.
     """
 
@@ -76,7 +79,7 @@ class Predictor:
         cfg: ConfigLike,
         checkpoint: str,
         device: str = 'cpu',
-        score_thr: float = 0.3,
+        score_thr: Optional[float] = None,
         labels: Any = None,
     ) -> None:
         cfg = as_config(cfg)
@@ -87,7 +90,10 @@ class Predictor:
             [s for s in steps if labels or not _reads_labels(s)]
         )
         self.painter = Painter(cfg, 'test_dataloader')
-        self.score_thr, self.labels = score_thr, labels
+        if score_thr is None:
+            score_thr = threshold_of(str(checkpoint))
+        self.score_thr = DEFAULT if score_thr is None else score_thr
+        self.labels = labels
 
     @torch.no_grad()
     def predict(self, path: Union[str, Path]) -> Any:
@@ -109,16 +115,38 @@ class Predictor:
             ValueError: when the file is not a readable image, or its label
                 is missing or of another size.
         """
-        image = read_image(path)
-        sample = self.predict(path)
-        options = {}
-        if 'pred_instances' in sample:
-            options['pred_score_thr'] = self.score_thr
-        if not self.labels:
-            paint = self.painter.panel
-            result = paint(image, sample, draw_gt=False, **options)
-            return Drawn({'input': image, 'prediction': result})
-        return self._compare(image, sample, options)
+        return self.drawn(read_image(path), self.predict(path))
+
+    def drawn(self, image: np.ndarray, sample: Any) -> Drawn:
+        """Draw what was predicted for an image, RGB: :meth:`draw`."""
+        options: Dict = dict(pred_score_thr=self.score_thr)
+        if self.labels:
+            return self._compare(image, sample, options)
+        paint = self.painter.panel
+        result = paint(image, sample, draw_gt=False, **options)
+        panels = {'input': image, 'prediction': result}
+        return Drawn(panels, sample=sample)
+
+    @torch.no_grad()
+    def predict_array(self, image: np.ndarray) -> Any:
+        """Return the host's data sample of an image, RGB ``(H, W, 3)``.
+
+        The step of the pipeline that reads a file is left out.
+        """
+        first, rest = self.pipeline.transforms[0], self.pipeline.transforms[1:]
+        bgr = np.ascontiguousarray(image[..., ::-1])
+        if getattr(first, 'to_float32', False):
+            bgr = bgr.astype(np.float32)
+        data = dict(
+            img=bgr,
+            img_path='',
+            img_id=0,
+            img_shape=image.shape[:2],
+            ori_shape=image.shape[:2],
+        )
+        for step in rest:
+            data = step(data)
+        return self.model.test_step(pseudo_collate([data]))[0]
 
     def _compare(self, image: np.ndarray, sample: Any, options: Dict) -> Drawn:
         score = self.labels.add(sample)
@@ -134,7 +162,7 @@ class Predictor:
             ),
             'prediction': self.painter.panel(image, sample, **result),
         }
-        return Drawn(panels, score, self.labels.legend(score))
+        return Drawn(panels, score, self.labels.legend(score), sample)
 
 
 def _reads_labels(step: Dict) -> bool:

@@ -13,6 +13,7 @@ from drawn import picture
 from mmengine.config import Config
 
 from mmconvnext.files import write_image
+from mmconvnext.inference import outputs
 from mmconvnext.inference.outputs import (
     LabelMapWriter,
     PictureHook,
@@ -87,23 +88,30 @@ def test_maps_of_one_name_do_not_meet(tmp_path: Path, zero: bool) -> None:
     assert writer.evaluate(2) == {}
 
 
-def test_pictures_of_one_name_do_not_meet(tmp_path: Path) -> None:
+def test_pictures_of_one_name_do_not_meet(tmp_path: Path, monkeypatch) -> None:
     class Sample(dict):
         img_path = ''
 
     drawn = []
 
-    def draw(name, image, data_sample, out_file, **options) -> None:
-        drawn.append((image.mean(), options))
-        write_image(image, Path(out_file))
+    class Drawing:
+        def __init__(self, cfg, loader) -> None:
+            assert loader == 'test_dataloader'
 
-    runner = SimpleNamespace(visualizer=SimpleNamespace(add_datasample=draw))
-    hook = PictureHook(str(tmp_path / 'out'), [str(tmp_path)])
-    for i, city in enumerate('ab'):
-        sample = Sample(pred_instances=1) if i else Sample()
-        sample.img_path = str(tmp_path / city / '0.png')
+        def draw(self, image, sample, **options) -> np.ndarray:
+            drawn.append((image.mean(), options))
+            return image
+
+    monkeypatch.setattr(outputs, 'Painter', Drawing)
+    hook = PictureHook(str(tmp_path / 'out'), [str(tmp_path)], 0.4)
+    runner = SimpleNamespace(cfg=Config())
+    for i, name in enumerate(('a/0.png', 'b/0.png', 'b/0.tif')):
+        sample = Sample()
+        sample.img_path = str(tmp_path / name)
         write_image(picture(value=10 + i), Path(sample.img_path))
         hook.after_test_iter(runner, i, outputs=[sample])
-    names = [p.parent.name for p in (tmp_path / 'out').rglob('*.png')]
-    assert sorted(names) == ['a', 'b']
-    assert drawn == [(10, {}), (11, dict(pred_score_thr=0.3))]
+    out = tmp_path / 'out'
+    names = [p.relative_to(out).as_posix() for p in out.rglob('*.png')]
+    assert sorted(names) == ['a/0.png', 'b/0.png', 'b/0.tif.png']
+    options = dict(draw_gt=False, pred_score_thr=0.4)
+    assert drawn == [(10, options), (11, options), (12, options)]

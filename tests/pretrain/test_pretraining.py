@@ -86,7 +86,7 @@ def test_killed_run_resumes_exactly(trained: Path, demo: Path, tmp_path: Path):
     kill_after(arguments, tmp_path)
     assert not (tmp_path / 'epoch_2.pth').exists()
     arguments.insert(2, '--resume')
-    assert 'resumed epoch: 1' in succeed(*arguments)
+    assert 'resumed epoch: 1' in succeed(*arguments, '--verbose')
     # Other masks or other crops would show in the first digits.
     assert losses(tmp_path) == losses(trained)
     states = [
@@ -355,6 +355,7 @@ def test_the_chain(trained: Path, demo: Path, tmp_path: Path):
             'train_dataloader.batch_size=2',
             'model.backbone.init_cfg.type=Pretrained',
             f'model.backbone.init_cfg.checkpoint={trained / "epoch_2.pth"}',
+            '--verbose',
         )
         # norm3 comes along; the decoder does not.
         assert 'loaded     138 tensors' in text

@@ -13,7 +13,7 @@ import pytest
 import torch
 from imports import import_tool
 from mmengine.registry import init_default_scope
-from runs import succeed
+from runs import succeed, tool
 from tiny import ROOT, build, load
 
 from mmconvnext.inference import Drawn, predict_folder
@@ -128,7 +128,7 @@ def test_three_panels_and_lists_worst_first(
     order = re.findall(r'<article data-name="([^"]+)"', page)
     assert order == [row['image'] for row in rows]
     for path in images:
-        picture = cv2.imread(str(drawn / f'{path.name}.png'))
+        picture = cv2.imread(str(drawn / f'{path.stem}.png'))
         source = cv2.imread(str(path))
         height, width = source.shape[:2]
         assert picture.shape[1] == 3 * width + 2 * GAP
@@ -159,7 +159,7 @@ def test_labels_of_ones_own_and_what_is_wrong_with_them(
     assert 'not a readable image' in failures[1]
     written = {p.name for p in (tmp_path / 'out').iterdir()}
     assert written == {
-        f'{first.name}.png',
+        f'{first.stem}.png',
         'scores.csv',
         'scores.json',
         'index.html',
@@ -175,11 +175,11 @@ def test_a_page_without_labels(
     out = [f'--out={tmp_path}', '--html']
     assert not run(case, weights, image, *out)
     assert {p.name for p in tmp_path.iterdir()} == {
-        f'{image.name}.png',
+        f'{image.stem}.png',
         'index.html',
     }
     height, width = cv2.imread(str(image)).shape[:2]
-    picture = cv2.imread(str(tmp_path / f'{image.name}.png'))
+    picture = cv2.imread(str(tmp_path / f'{image.stem}.png'))
     assert picture.shape == (height, 2 * width + GAP, 3)
 
 
@@ -200,7 +200,7 @@ def test_any_predictor_can_draw(tmp_path: Path) -> None:
     done = predict_folder(Masked(), tmp_path, out, html=True)
     assert done == ([], None, out / 'index.html')
     assert 'reconstruction' in done.page.read_text(encoding='utf-8')
-    assert (out / 'a.jpg.png').is_file()
+    assert (out / 'a.png').is_file()
 
 
 def test_missing_labels_are_one_line(
@@ -215,3 +215,44 @@ def test_missing_labels_are_one_line(
             f'--out={tmp_path}',
             '--labels=gone',
         )
+
+
+def test_labels_and_video_of_unlabelled_images(
+    case: Case, weights: Path, demo: Path, tmp_path: Path
+) -> None:
+    """The command itself, once for images and once for frames."""
+    images = demo / case.data / case.images
+    args = ['tools/predict.py', f'configs/{case.config}', weights]
+    root = f'--data-root={demo / case.data}'
+    out = succeed(
+        *args,
+        images,
+        '--out',
+        tmp_path,
+        '--save-labels',
+        root,
+        '--score-thr=0',
+    )
+    (path,) = re.findall(r'^labels: (.*)$', out, re.M)
+    names = {p.stem for p in images.iterdir()}
+    if case.data == 'coco':
+        saved = json.loads(Path(path).read_text(encoding='utf-8'))
+        found = {Path(row['file_name']).stem for row in saved['images']}
+        assert saved['annotations'][0]['segmentation']
+    else:
+        found = {p.stem for p in Path(path).iterdir()}
+    assert found == names
+    first = cv2.imread(str(sorted(images.iterdir())[0]))
+    height, width = first.shape[:2]
+    code = cv2.VideoWriter_fourcc(*'mp4v')
+    film = tmp_path / 'film.mp4'
+    writer = cv2.VideoWriter(str(film), code, 5, (width, height))
+    for _ in range(3):
+        writer.write(first)
+    writer.release()
+    args += [film, '--out', tmp_path / 'video', root]
+    out = succeed(*args, '--frames', 2)
+    assert f'{tmp_path / "video/film.mp4"} (2 frames)' in out
+    done = tool(*args, '--html')
+    assert done.returncode == 1
+    assert done.stderr == f'error: --html: not of a video, {film}\n'

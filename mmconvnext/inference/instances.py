@@ -1,0 +1,206 @@
+"""Objects drawn so that people can tell them apart.
+
+Of objects that cover each other the surer one is drawn. Names are written
+where they hide nothing that is named already, and not at all where there are
+too many to read.
+"""
+
+from __future__ import annotations
+
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
+
+import cv2
+import numpy as np
+
+OVERLAP = 0.5  # IoU from which the less sure one is left out
+OPACITY = 0.4
+MANY = 24  # objects whose names would hide the image
+FONT, SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
+
+Colour = Sequence[int]
+Place = Tuple[int, int, int, int]
+
+
+class Objects(NamedTuple):
+    """Objects of an image, as numpy.
+
+    Attributes:
+        boxes: ``(N, 4)`` x1, y1, x2, y2 in pixels.
+        labels: ``(N,)`` indices of classes.
+        scores: ``(N,)``; None for ground truth.
+        masks: ``(N, H, W)`` bool, or None.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    scores: Optional[np.ndarray] = None
+    masks: Optional[np.ndarray] = None
+
+    def pick(self, rows: np.ndarray) -> Objects:
+        """Return some of the objects."""
+        return Objects(*(x if x is None else x[rows] for x in self))
+
+
+def objects_of(instances: Any) -> Optional[Objects]:
+    """Take a host's instances; None for boxes that are not upright."""
+    boxes = getattr(instances.bboxes, 'tensor', instances.bboxes)
+    boxes = _numpy(boxes)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        return None
+    masks = instances.get('masks')
+    if hasattr(masks, 'to_ndarray'):
+        masks = masks.to_ndarray()
+    scores = instances.get('scores')
+    return Objects(
+        boxes,
+        _numpy(instances.labels),
+        None if scores is None else _numpy(scores),
+        None if masks is None else _numpy(masks).astype(bool),
+    )
+
+
+def _numpy(value: Any) -> np.ndarray:
+    return value.detach().cpu().numpy() if hasattr(value, 'cpu') else value
+
+
+def legible(objects: Objects, score_thr: float) -> Objects:
+    """Leave out what is unsure, and what a surer object covers.
+
+    Objects of all classes compete: two names for one object are one too
+    many. Where there are masks their overlap counts, so that crossing
+    objects stay.
+    """
+    if objects.scores is None:
+        return objects
+    objects = objects.pick(np.flatnonzero(objects.scores >= score_thr))
+    objects = objects.pick(np.argsort(-objects.scores, kind='stable'))
+    kept: List[int] = []
+    overlaps = box_ious(objects.boxes, objects.boxes)
+    for i in range(len(objects.boxes)):
+        rivals = [k for k in kept if overlaps[i, k] > OVERLAP]
+        if all(_mask_iou(objects.masks, i, k) <= OVERLAP for k in rivals):
+            kept.append(i)
+    return objects.pick(np.array(kept, int))
+
+
+def box_ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU of boxes ``(N, 4)`` with boxes ``(M, 4)``, as ``(N, M)``."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=2)
+    areas = [np.prod(np.clip(x[:, 2:] - x[:, :2], 0, None), 1) for x in (a, b)]
+    either = areas[0][:, None] + areas[1][None] - both
+    return both / np.maximum(either, 1e-9)
+
+
+def _mask_iou(masks: Optional[np.ndarray], i: int, k: int) -> float:
+    """IoU of two masks; 1 where there are none, or both are empty."""
+    if masks is None:
+        return 1.0
+    either = np.count_nonzero(masks[i] | masks[k])
+    return np.count_nonzero(masks[i] & masks[k]) / either if either else 1.0
+
+
+def draw_objects(
+    image: np.ndarray,
+    objects: Objects,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+) -> np.ndarray:
+    """Draw objects, the largest first.
+
+    Args:
+        image: RGB, ``(H, W, 3)`` uint8; it is not changed.
+        objects: to draw, surest first.
+        classes: names by label.
+        palette: RGB by label.
+
+    Returns:
+        RGB, ``(H, W, 3)`` uint8.
+    """
+    image = image.copy()
+    sides = objects.boxes[:, 2:] - objects.boxes[:, :2]
+    thick = max(1, round(max(image.shape[:2]) / 640))
+    for i in np.argsort(-np.prod(sides, axis=1), kind='stable'):
+        colour = [int(c) for c in palette[objects.labels[i]]]
+        _draw_one(image, objects, i, colour, thick)
+    if len(objects.boxes) <= MANY:
+        _write_names(image, objects, classes, palette)
+    return image
+
+
+def _draw_one(
+    image: np.ndarray, objects: Objects, i: int, colour: Colour, thick: int
+) -> None:
+    """Fill a mask and draw its outline, or draw a box."""
+    if objects.masks is None:
+        x1, y1, x2, y2 = np.rint(_inside(objects.boxes[i], image)).astype(int)
+        cv2.rectangle(
+            image, (int(x1), int(y1)), (int(x2), int(y2)), colour, thick
+        )
+        return
+    mask = objects.masks[i]
+    mixed = (1 - OPACITY) * image[mask] + OPACITY * np.array(colour)
+    image[mask] = mixed.astype(np.uint8)
+    outlines, _ = cv2.findContours(
+        mask.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE
+    )
+    cv2.drawContours(image, outlines, -1, colour, thick)
+
+
+def _inside(box: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """Clip a box to the image, so that all its sides are seen."""
+    height, width = image.shape[:2]
+    return np.clip(box, 0, [width - 1, height - 1] * 2)
+
+
+def _write_names(
+    image: np.ndarray,
+    objects: Objects,
+    classes: Sequence[str],
+    palette: Sequence[Colour],
+) -> None:
+    """Write name and score of each, surest first, where there is room."""
+    taken: List[Place] = []
+    for i, label in enumerate(objects.labels):
+        text = str(classes[label])
+        if objects.scores is not None:
+            text += f' {100 * objects.scores[i]:.0f}'
+        places = _places(text, _inside(objects.boxes[i], image), image)
+        spot = next((p for p in places if not _meets(p, taken)), None)
+        if spot:
+            taken.append(spot)
+            _chip(image, text, spot, [int(c) for c in palette[label]])
+
+
+def _places(text: str, box: np.ndarray, image: np.ndarray) -> List[Place]:
+    """List where a name may be: above the box, in it, below it."""
+    (width, height), base = cv2.getTextSize(text, FONT, SIZE, 1)
+    width, height = width + 4, height + base + 2
+    x = int(np.clip(box[0], 0, max(0, image.shape[1] - width)))
+    tops = (box[1] - height, box[1], box[3] - height, box[3])
+    return [
+        (x, int(top), x + width, int(top) + height)
+        for top in tops
+        if 0 <= top <= image.shape[0] - height
+    ]
+
+
+def _meets(place: Place, taken: Sequence[Place]) -> bool:
+    return any(
+        place[0] < other[2]
+        and other[0] < place[2]
+        and place[1] < other[3]
+        and other[1] < place[3]
+        for other in taken
+    )
+
+
+def _chip(image: np.ndarray, text: str, place: Place, colour: Colour) -> None:
+    """Write black or white on the colour of the class."""
+    x1, y1, x2, y2 = place
+    image[y1:y2, x1:x2] = colour
+    light = np.dot(colour, (0.299, 0.587, 0.114)) > 140
+    ink = (0, 0, 0) if light else (255, 255, 255)
+    at = (x1 + 2, y2 - 5)
+    cv2.putText(image, text, at, FONT, SIZE, ink, 1, cv2.LINE_AA)

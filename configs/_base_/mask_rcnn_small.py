@@ -4,7 +4,7 @@ _base_ = './mask_rcnn.py'
 arch = 'atto'
 # Group norm where the published recipes need none: without it a pyramid that
 # starts from random weights hardly learns in a short schedule.
-norm_cfg = dict(type='GN', num_groups=16, requires_grad=True)
+norm_cfg = dict(type='GN', num_groups=8, requires_grad=True)
 # Two samples a cell, not one a pixel: without compiled operators RoIAlign is
 # a good part of a step.
 _roi_layer = dict(sampling_ratio=2)

@@ -17,7 +17,7 @@ PLAIN_MODES = ('1', 'L', 'LA', 'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'CMYK')
 PLAIN_MODES += ('YCbCr',)
 GREY16_MODES = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 # Pillow opens a 16-bit file of these as 32-bit numbers, before 11.3 (PNG).
-GREY16_AS_INT32 = ('PNG', 'PPM')
+GREY16_AS_INT32 = (('I', 'PNG'), ('I', 'PPM'))
 # OpenCV turns these by their EXIF orientation and leaves WebP as it is;
 # TIFF is turned by Pillow itself while it loads.
 TURNED_FORMATS = ('JPEG', 'MPO', 'PNG')
@@ -92,17 +92,28 @@ def read_image(path: os.PathLike[str] | str) -> np.ndarray:
         raise DamagedImageError(f'not a readable image: {text}') from error
 
 
-def _to_rgb(image: Any) -> np.ndarray:
-    """Turn an opened Pillow image into RGB, ``(H, W, 3)`` uint8."""
-    mode, as_int32 = image.mode, image.format in GREY16_AS_INT32
-    if mode in GREY16_MODES or (mode == 'I' and as_int32):
-        grey = (np.asarray(image).astype(np.int32) >> 8).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
-    if mode not in PLAIN_MODES:
+def check_pixels(image: Any) -> None:
+    """Refuse an opened Pillow image whose pixels have no 8-bit meaning.
+
+    Raises:
+        DamagedImageError: says of which kind they are.
+    """
+    mode, format = image.mode, image.format
+    grey16 = mode in GREY16_MODES or (mode, format) in GREY16_AS_INT32
+    if mode not in PLAIN_MODES and not grey16:
         raise DamagedImageError(
-            f'its pixels are of the kind {mode} ({image.format}), which is '
+            f'its pixels are of the kind {mode} ({format}), which is '
             f'not read: convert the file to 8 bits per channel'
         )
+
+
+def _to_rgb(image: Any) -> np.ndarray:
+    """Turn an opened Pillow image into RGB, ``(H, W, 3)`` uint8."""
+    check_pixels(image)
+    mode = image.mode
+    if mode not in PLAIN_MODES:  # 16 bits
+        grey = (np.asarray(image).astype(np.int32) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
     if mode == 'RGBA' and image.format == 'TIFF':
         # libtiff, which OpenCV reads with, multiplies colours by alpha.
         pixels = np.asarray(image).astype(np.uint16)

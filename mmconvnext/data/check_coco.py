@@ -21,7 +21,7 @@ from .coco_rows import (
 )
 from .findings import Finding, some
 from .images import files_below, is_image, loaded_size, progress, spread
-from .sources import Source, step_of
+from .sources import Source, own_reader, step_of
 
 JUDGES: Tuple[Callable[[Coco], Iterator[Finding]], ...] = (
     judge_names,
@@ -67,6 +67,7 @@ def check_coco(
             bool(step.get('with_mask')),
             source.is_training,
             sorted(others - {data.ann_file, ''}),
+            own_reader(source.pipeline),
         ),
         limit,
     )
@@ -165,7 +166,7 @@ def _sizes(coco: Coco, rows: Sequence[Dict]) -> Iterator[Finding]:
     for row in progress(rows, 'reading images'):
         path = os.path.join(coco.folder, row['file_name'])
         try:
-            size = loaded_size(path)
+            size = loaded_size(path, coco.load)
         except ValueError as error:
             damaged.append(f'{path} ({error})')
             continue

@@ -25,7 +25,7 @@ from .images import (
 )
 from .map_files import judge_map, read_raw
 from .map_values import Values, judge_values
-from .sources import Source, step_of
+from .sources import Source, own_reader, step_of
 
 LOSSY = ('.jpg', '.jpeg')
 
@@ -200,10 +200,11 @@ def _contents(
     if source.data.seg_map_suffix.lower() in LOSSY:
         yield _lossy(source)
     load = TRANSFORMS.build(dict(step))
+    read_image = own_reader(source.pipeline)
     values = Values(Counter(), Counter(), {}, len(rows))
     faults: List[Finding] = []
     for row in progress(rows, 'reading label maps'):
-        fault = _read(row, load, values)
+        fault = _read(row, load, read_image, values)
         if fault:
             faults.append(fault)
         if fault and fault.file == '':  # a setting, the same for all
@@ -233,11 +234,11 @@ def _unread(source: Source) -> Finding:
     )
 
 
-def _read(row: Dict, load: Any, values: Values) -> Optional[Finding]:
+def _read(row: Dict, load: Any, read_image: Any, values: Values) -> Optional[Finding]:
     """Count a map's values; return what is wrong with the file itself."""
     path = row['seg_map_path']
     try:
-        size = loaded_size(row['img_path'])
+        size = loaded_size(row['img_path'], read_image)
     except ValueError as error:
         return _damaged(row['img_path'], error)
     try:

@@ -35,6 +35,7 @@ class Coco(NamedTuple):
         masks: whether masks are read.
         training: whether the file is trained on.
         others: files that may list images of the folder too.
+        load: the step that reads the images, where it is not the usual one.
     """
 
     file: str
@@ -44,6 +45,7 @@ class Coco(NamedTuple):
     masks: bool
     training: bool
     others: Sequence[str] = ()
+    load: Any = None
 
     def finding(self, severity: str, *words: str) -> Finding:
         return Finding(severity, self.file, *words)

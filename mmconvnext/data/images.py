@@ -5,28 +5,61 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Sequence, Tuple, TypeVar
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterable,
+    Iterator,
+    List,
+    Optional,
+    Sequence,
+    Tuple,
+    TypeVar,
+)
 
-from ..files import EXTENSIONS, ORIENTATION, TURNED_FORMATS
+from ..files import (
+    EXTENSIONS,
+    ORIENTATION,
+    TURNED_FORMATS,
+    DamagedImageError,
+    check_pixels,
+)
 
 T = TypeVar('T')
 SIDES_SWAPPED = (5, 6, 7, 8)  # orientations of EXIF
 
 
-def loaded_size(path: str) -> Tuple[int, int]:
+def loaded_size(
+    path: str, load: Optional[Callable[[Dict], Any]] = None
+) -> Tuple[int, int]:
     """Return width and height as training sees them, EXIF applied.
 
     All of the file is decoded, a JPEG at an eighth of its size: one that
     was cut off is found, at a fraction of the time.
 
+    Args:
+        path: of an image.
+        load: the host's step that reads it, where that is not the usual one
+            (from :func:`.sources.own_reader`): only it knows such files.
+
     Raises:
-        ValueError: when the file is damaged or no image.
+        ValueError: when the file is damaged, no image, or one whose pixels
+            hosts make nothing of (float, 32 bits).
     """
     from PIL import Image, UnidentifiedImageError
 
+    if load:
+        try:
+            height, width = load(dict(img_path=path))['img'].shape[:2]
+        except Exception as error:  # whatever a user's own class raises
+            text = ' '.join(str(error).split()) or type(error).__name__
+            raise ValueError(f'not read by this pipeline: {text}') from None
+        return width, height
     try:
         # By a stream, as files.read_image: Pillow maps a file by name.
         with open(path, 'rb') as stream, Image.open(stream) as image:
+            check_pixels(image)
             size, format = image.size, image.format
             turned = format in TURNED_FORMATS and (
                 image.getexif().get(ORIENTATION) in SIDES_SWAPPED
@@ -37,6 +70,8 @@ def loaded_size(path: str) -> Tuple[int, int]:
             width, height = image.size if format == 'TIFF' else size
     except UnidentifiedImageError:
         raise ValueError('not a readable image') from None
+    except DamagedImageError:
+        raise
     except Exception as error:  # a damaged file breaks a parser anywhere
         text = str(error) or type(error).__name__
         raise ValueError(f'damaged: {text}') from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from ..configs import bare_type as bare_name
@@ -142,3 +143,23 @@ def step_of(pipeline: Sequence[Dict], name: str) -> Any:
     """Return a pipeline's first step of a type; None where it has none."""
     steps = [s for s in pipeline if bare_name(s.get('type')) == name]
     return steps[0] if steps else None
+
+
+def own_reader(pipeline: Sequence[Dict]) -> Any:
+    """Build a pipeline's step that reads images in a way of its own.
+
+    Such a step, or mmcv's with another decoder, reads files that Pillow and
+    OpenCV do not: more channels, other numbers.
+
+    Returns:
+        The step; None for the usual one, and for a pipeline without any.
+    """
+    from mmengine.registry import TRANSFORMS
+
+    for step in pipeline:
+        name = bare_name(step.get('type'))
+        if re.fullmatch(r'Load\w*Image\w*', name):
+            decoder = step.get('imdecode_backend') or 'cv2'
+            usual = name == 'LoadImageFromFile' and decoder == 'cv2'
+            return None if usual else TRANSFORMS.build(dict(step))
+    return None

@@ -499,3 +499,30 @@ def test_sizes_are_those_that_training_sees(
 def test_a_finding_is_one_line() -> None:
     found = Finding('error', 'a.png', 'x', 'y', 'z')
     assert str(found) == 'error: a.png: found x; expected y; fix: z'
+
+
+def test_images_of_float_pixels_are_refused(tmp_path: Path) -> None:
+    """Pillow opens them; OpenCV fails in the middle of a step."""
+    draw_maps(tmp_path, 0, 1)
+    as_float(tmp_path / 'images/training/1.jpg', 0.5)
+    (found,) = errors(check(seg_config(tmp_path)))
+    assert found.file.endswith('images/training/1.jpg')
+    assert 'of the kind F (TIFF)' in found.found
+
+
+def test_images_that_only_the_pipeline_reads(tmp_path: Path) -> None:
+    """Five channels of 16 bits, by mmcv's other decoder."""
+    tifffile = pytest.importorskip('tifffile')
+    draw_maps(tmp_path, 0, 1)
+    for path in (tmp_path / 'images').rglob('*.jpg'):
+        tifffile.imwrite(path, np.zeros((*SIZE, 5), np.uint16))
+    cfg = seg_config(tmp_path)
+    assert errors(check(cfg))  # by the usual reader
+    for loader in ('train_dataloader', 'val_dataloader'):
+        cfg[loader].dataset.pipeline[0].update(
+            imdecode_backend='tifffile', color_type='unchanged'
+        )
+    assert check(cfg) == []
+    (tmp_path / 'images/training/1.jpg').write_bytes(b'no')
+    (found,) = errors(check(cfg))
+    assert 'not read by this pipeline' in found.found

@@ -6,7 +6,7 @@ wrapped; an evaluator may be one or several.
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -77,3 +77,14 @@ def steps_of(pipeline: Any) -> Iterator[Dict]:
         elif isinstance(step, Mapping):
             yield step
             yield from steps_of(step.get('transforms'))
+
+
+def walk(node: Any, key: str) -> Iterator[Tuple[str, Dict]]:
+    """Yield key and value of every dict at or below ``node``."""
+    if isinstance(node, dict):
+        yield key, node
+        for name, child in node.items():
+            yield from walk(child, f'{key}.{name}')
+    elif isinstance(node, (list, tuple)):
+        for index, child in enumerate(node):
+            yield from walk(child, f'{key}.{index}')

@@ -1,24 +1,28 @@
-"""Our configs by name: ``mmconvnext::upernet_convnextv2_tiny_own.py``.
+"""Configs by name: ``mmconvnext::upernet_convnextv2_tiny_own.py``.
 
 mmengine finds the configs of the packages it lists, in folders, under names
 like ``mmdet::folder/file``; it lists no others and takes no entry points.
 :func:`install`, which importing mmconvnext calls, lets it ask here first,
-as ``_base_`` of a config and in ``mmengine.hub``.
+as ``_base_`` of a config and in ``mmengine.hub``, and find the maintained
+fork of MMSegmentation under ``mmseg::``.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
+import importlib.util
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Callable, Optional, Tuple
 
 from mmengine import hub
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from .configs import host_of
+from .configs import HOSTS, host_of
 
 PREFIX = 'mmconvnext::'
 PACKAGE = Path(__file__).parent
@@ -84,6 +88,21 @@ def install() -> None:
     find = getattr(Config, '_get_cfg_path', None)
     if find is not None:
         Config._get_cfg_path = staticmethod(_ours_first(_base_path, find))
+    _find_forks()
+
+
+def _find_forks() -> None:
+    """Let ``_base_ = 'mmseg::...'`` find the fork as well.
+
+    mmengine looks a host up by the name of its distribution, and the fork's
+    is another one than in its table; the module is found by its own name.
+    """
+    for host in HOSTS:
+        try:
+            version(MODULE2PACKAGE.get(host, host))
+        except PackageNotFoundError:
+            if importlib.util.find_spec(host) is not None:
+                MODULE2PACKAGE[host] = host
 
 
 def _base_path(name: str, filename: str) -> Tuple[str, Optional[str]]:

@@ -1,5 +1,6 @@
 """Run the tools as a user does, and read what a training run logged."""
 
+import json
 import os
 import re
 import signal
@@ -37,6 +38,22 @@ def losses(work_dir: Path) -> dict:
         )
         found.update((step, float(loss)) for step, loss in lines)
     return found
+
+
+def rank_losses(work_dir: Path) -> list:
+    """Average the losses of each iteration that ``gloo.py`` wrote."""
+    files = sorted(work_dir.glob('losses_*.jsonl'))
+    rows = [
+        [
+            json.loads(line)
+            for line in file.read_text(encoding='utf-8').splitlines()
+        ]
+        for file in files
+    ]
+    return [
+        {key: sum(row[key] for row in same) / len(same) for key in same[0]}
+        for same in zip(*rows)
+    ]
 
 
 def kill_after(command: list, work_dir: Path) -> None:

@@ -7,16 +7,16 @@ one positive and fifteen negatives per image, because each process divides by
 its own counts.
 """
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import List
 
 import pytest
 import torch
 from imports import import_tool
+from runs import rank_losses as losses
 
 ROOT = Path(__file__).parents[2]
 COMMON = """
@@ -119,19 +119,6 @@ def train(
         env={**os.environ, 'OMP_NUM_THREADS': '1'},
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-
-
-def losses(work_dir: Path) -> List[Dict[str, float]]:
-    """Average the processes' losses of each iteration."""
-    files = sorted(work_dir.glob('losses_*.jsonl'))
-    rows = [
-        [json.loads(line) for line in file.read_text().splitlines()]
-        for file in files
-    ]
-    return [
-        {key: sum(row[key] for row in same) / len(same) for key in same[0]}
-        for same in zip(*rows)
-    ]
 
 
 # Sums in another order: limits of losses, and of weights after the run. Fresh

@@ -169,17 +169,25 @@ def write_image(image: np.ndarray, path: Path) -> None:
     Raises:
         OSError: when it cannot be written.
     """
+    path = Path(path)
+    try:
+        bgr = image[..., ::-1] if image.ndim == 3 else image
+        # OpenCV encodes, Python writes: OpenCV ends the process at a path
+        # that its locale cannot spell.
+        done, data = cv2.imencode(path.suffix, bgr)
+    except cv2.error as error:
+        raise OSError(f'cannot write {path}: {error.err}') from error
+    if not done:
+        raise OSError(f'cannot write {path}')
     with whole_file(path) as part:
-        try:
-            bgr = image[..., ::-1] if image.ndim == 3 else image
-            written = cv2.imwrite(str(part), bgr)
-        except cv2.error as error:
-            raise OSError(f'cannot write {path}: {error.err}') from error
-        if not written:
-            raise OSError(f'cannot write {path}')
+        part.write_bytes(data.tobytes())
 
 
 def write_text(text: str, path: Path) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
+    """Write a text file in UTF-8, whole or not at all.
+
+    Names of files that the locale cannot spell are written as they are on
+    the disk.
+    """
     with whole_file(path) as part:
-        part.write_text(text, encoding='utf-8')
+        part.write_text(text, encoding='utf-8', errors='surrogateescape')

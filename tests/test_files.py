@@ -3,6 +3,8 @@
 import io
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Callable, Dict, Tuple
 
@@ -194,6 +196,35 @@ def test_pictures_are_written_whole(tmp_path: Path) -> None:
     with pytest.raises(OSError, match='cannot write'):
         write_image(np.zeros((0, 0, 3), np.uint8), tmp_path / 'empty.png')
     assert sorted(p.name for p in tmp_path.iterdir()) == ['deep', 'none.png']
+
+
+def test_paths_that_the_locale_cannot_spell(tmp_path: Path) -> None:
+    """OpenCV ended the process there, without a word."""
+    code = (
+        'import os, sys; from pathlib import Path; from mmconvnext import '
+        'files; folder = Path(sys.argv[1]); image = files.read_image(folder '
+        '/ os.listdir(folder)[0]); files.write_image(image, folder / '
+        "sys.argv[2]); text = folder / f'{sys.argv[2]}.txt'; "
+        'files.write_text(sys.argv[2], text); '
+        'print(len(files.find_images(folder)))'
+    )
+    write_image(picture(), tmp_path / '図.png')
+    locale = dict(LC_ALL='C', PYTHONUTF8='0', PYTHONCOERCECLOCALE='0')
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path), 'ü 図.png'],
+        env={**os.environ, **locale},
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, '2'), done.stderr
+    assert sorted(os.listdir(tmp_path)) == [
+        'ü 図.png',
+        'ü 図.png.txt',
+        '図.png',
+    ]
+    assert np.array_equal(read_image(tmp_path / 'ü 図.png'), picture())
+    text = (tmp_path / 'ü 図.png.txt').read_text(encoding='utf-8')
+    assert text == 'ü 図.png'
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:

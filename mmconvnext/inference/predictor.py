@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 from pathlib import Path
 from typing import Any, Dict, Optional, Union
 
@@ -166,4 +167,5 @@ class Predictor:
 
 
 def _reads_labels(step: Dict) -> bool:
-    return bare_type(step) == 'LoadAnnotations'
+    # LoadPanopticAnnotations, LoadDepthAnnotation, a user's own
+    return bool(re.fullmatch(r'Load\w*Annotations?', bare_type(step)))

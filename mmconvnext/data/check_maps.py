@@ -234,7 +234,9 @@ def _unread(source: Source) -> Finding:
     )
 
 
-def _read(row: Dict, load: Any, read_image: Any, values: Values) -> Optional[Finding]:
+def _read(
+    row: Dict, load: Any, read_image: Any, values: Values
+) -> Optional[Finding]:
     """Count a map's values; return what is wrong with the file itself."""
     path = row['seg_map_path']
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Dict, Iterator, Sequence, Tuple
 
+from ..configs import as_list
 from .findings import Finding
 from .sources import Source, bare_name, name_of
 
@@ -11,6 +13,17 @@ from .sources import Source, bare_name, name_of
 # of things and stuff.
 OTHERS = ('rpn_head', 'semantic_head', 'panoptic_head')
 BORDERS = ('STDCHead', 'PIDHead')
+DECODER = re.compile(r'(decode|auxiliary)_head(\[\d+\])?$')
+# Losses of MMSegmentation that take a softmax over the channels where an
+# option has its usual value: the option, and that value.
+DEFAULT = 'CrossEntropyLoss'
+SOFTMAX: Dict[str, Tuple[str, Any]] = {
+    'CrossEntropyLoss': ('use_sigmoid', False),
+    'LovaszLoss': ('loss_type', 'multi_class'),
+    'OhemCrossEntropy': ('', False),
+    'TverskyLoss': ('', False),
+    'HuasdorffDisstanceLoss': ('', False),
+}
 
 
 def heads(node: Any, name: str = '') -> Iterator[Tuple[str, Dict]]:
@@ -38,7 +51,7 @@ def check_model(cfg: Any, source: Source) -> Iterator[Finding]:
             continue
         if head['num_classes'] != len(classes):
             yield _other_number(where, head, classes)
-        elif _is_constant(head):
+        elif _is_constant(name, head):
             yield _one_class(where, classes)
 
 
@@ -53,19 +66,21 @@ def _other_number(where: str, head: Dict, classes: Sequence[str]) -> Finding:
     )
 
 
-def _is_constant(head: Dict) -> bool:
+def _is_constant(name: str, head: Dict) -> bool:
     """Whether a softmax over one channel gives 1, and a loss of 0."""
-    losses = head.get('loss_decode')
-    losses = losses if isinstance(losses, (list, tuple)) else [losses]
+    # Detectors and mask transformers have a background of their own.
+    pixels = 'loss_decode' in head or DECODER.search(name)
+    if not pixels or 'loss_cls' in head:
+        return False
+    losses = as_list(head.get('loss_decode')) or [{}]
     channels = head.get('out_channels') or head['num_classes']
-    softmax = [
-        loss is None
-        or bare_name(loss.get('type')) == 'CrossEntropyLoss'
-        and not loss.get('use_sigmoid', False)
-        for loss in losses
-    ]
-    # Detectors have no loss_decode, and a background of their own.
-    return channels == 1 and 'loss_decode' in head and any(softmax)
+    return channels == 1 and any(map(_has_softmax, losses))
+
+
+def _has_softmax(loss: Dict) -> bool:
+    key, usual = SOFTMAX.get(bare_name(loss) or DEFAULT, ('', None))
+    value = loss.get(key, usual)
+    return value is False or value == 'multi_class'
 
 
 def _one_class(where: str, classes: Sequence[str]) -> Finding:

@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterator, List, Optional, Sequence
 from .check_coco import check_coco
 from .check_maps import check_maps
 from .check_model import check_model
-from .findings import DataError, Finding, errors, ordered
+from .findings import DataError, Finding, errors, ordered, some
 from .sources import (
     LOADERS,
     Source,
@@ -59,6 +59,7 @@ def check(
         found += judge(source, sample, family)
         if not source.is_training:
             found += _evaluator(cfg, source)
+            found += _other_classes(source, family)
         elif model:
             found += check_model(cfg, source)
     return ordered(found)
@@ -95,6 +96,23 @@ def _evaluator(cfg: Any, source: Source) -> Iterator[Finding]:
                 f'{ours!r}, the file of {source.loader}',
                 f'ann_file={ours!r} in {key}',
             )
+
+
+def _other_classes(
+    source: Source, family: Sequence[Source]
+) -> Iterator[Finding]:
+    """Find data that is tested under other names than it is trained."""
+    trained = next((s.classes for s in family if s.is_training), ())
+    if not trained or not source.classes or source.classes == trained:
+        return
+    yield Finding(
+        'error' if set(source.classes) == set(trained) else 'warning',
+        f'{source.loader}.dataset.metainfo',
+        f'classes={some(source.classes)}',
+        f'{some(trained)}, in the order of train_dataloader: numbers would '
+        'have other names',
+        'the same metainfo in all loaders',
+    )
 
 
 def _same(first: str, second: str) -> bool:

@@ -336,7 +336,9 @@ def _length(
     if epochs:
         value = epochs * steps if task == 'seg' else epochs
         words = f'--epochs {epochs}, {epochs * steps} steps'
-        return Choice('iterations' if task == 'seg' else 'epochs', value, words)
+        return Choice(
+            'iterations' if task == 'seg' else 'epochs', value, words
+        )
     where = 'on a GPU' if gpu else 'on a CPU'
     if task == 'seg':
         least, most = ITERATIONS[gpu]

@@ -526,3 +526,70 @@ def test_images_that_only_the_pipeline_reads(tmp_path: Path) -> None:
     (tmp_path / 'images/training/1.jpg').write_bytes(b'no')
     (found,) = errors(check(cfg))
     assert 'not read by this pipeline' in found.found
+
+
+CONSTANT = {
+    'nothing said': None,
+    'cross entropy': dict(type='mmseg.CrossEntropyLoss'),
+    'one of two': [
+        dict(type='DiceLoss'),
+        dict(type='CrossEntropyLoss', use_sigmoid=False),
+    ],
+    'Lovasz of classes': dict(type='LovaszLoss', reduction='none'),
+    'Tversky': dict(type='TverskyLoss'),
+    'hard examples': dict(type='OhemCrossEntropy'),
+}
+LEARNS = {
+    'cross entropy': dict(type='CrossEntropyLoss', use_sigmoid=True),
+    'Dice': dict(type='DiceLoss'),
+    'focal': dict(type='FocalLoss', use_sigmoid=True),
+    'Lovasz of two': dict(type='LovaszLoss', loss_type='binary'),
+}
+
+
+@pytest.mark.parametrize(
+    ('loss', 'constant'),
+    [
+        *((loss, True) for loss in CONSTANT.values()),
+        *((loss, False) for loss in LEARNS.values()),
+    ],
+    ids=[*CONSTANT, *(f'{name}, a sigmoid' for name in LEARNS)],
+)
+def test_losses_of_one_output(
+    loss: object, constant: bool, tmp_path: Path
+) -> None:
+    """In an auxiliary head too, and where the head's default is taken."""
+    draw_maps(tmp_path, 0, 1)
+    cfg = seg_config(tmp_path)
+    head = dict(type='FCNHead', num_classes=2, out_channels=1)
+    if loss:
+        head['loss_decode'] = loss
+    cfg.model.auxiliary_head = [head]
+    found = errors(check(cfg))
+    assert bool(found) == constant
+    assert all('auxiliary_head[0]' in each.file for each in found)
+
+
+def test_a_mask_transformer_of_one_class(tmp_path: Path) -> None:
+    draw_maps(tmp_path, 0, 255)
+    cfg = seg_config(tmp_path, classes=('road',))
+    cfg.model.decode_head = dict(
+        type='Mask2FormerHead', num_classes=1, loss_cls=dict(type='Own')
+    )
+    assert not any('decode_head' in each.file for each in check(cfg))
+
+
+@pytest.mark.parametrize(
+    ('classes', 'severity'),
+    [(CLASSES[::-1], 'error'), (('ground', 'car'), 'warning')],
+)
+def test_other_classes_in_validation(
+    classes: tuple, severity: str, tmp_path: Path
+) -> None:
+    draw_maps(tmp_path, 0, 1)
+    cfg = seg_config(tmp_path)
+    cfg.val_dataloader.dataset.metainfo = dict(classes=classes)
+    (found,) = check(cfg)
+    assert found.severity == severity
+    assert found.file.startswith('val_dataloader')
+    assert 'ground, block, in the order of train' in found.expected

@@ -149,6 +149,8 @@ def test_a_class_and_its_name_are_the_same_type() -> None:
     cfg = config()
     cfg.optim_wrapper.optimizer.type = AdamW
     assert check(cfg, stored(config())) == []
+    # mmengine stores a class by its dotted name.
+    cfg.optim_wrapper.optimizer.type = 'torch.optim.adamw.AdamW'
     assert check(config(), stored(cfg)) == []
 
 

@@ -217,7 +217,8 @@ def _backbone_alone(found: Found, name: str) -> str:
 
 
 def _heads_of(raw: Any) -> List[str]:
-    parts = {key.split('.')[0] for key in state_of(raw)}
+    # Below a wrapper's prefix too, as _orig_mod.
+    parts = {part for key in state_of(raw) for part in key.split('.')[:-1]}
     return sorted(part for part in parts if part.endswith('_head'))
 
 

@@ -166,3 +166,15 @@ def test_old_counts_of_batch_norm_may_be_absent() -> None:
     old = {k: v for k, v in state(SEG).items() if 'batches_tracked' not in k}
     assert len(old) < len(state(SEG))
     assert fit.require_whole(model(SEG), old, 'x.pth') == []
+
+
+@pytest.mark.parametrize('prefix', ['_orig_mod.', 'module._orig_mod.', 'net.'])
+def test_prefixes_of_wrappers(prefix: str) -> None:
+    """torch.compile and Lightning name tensors of a whole model so."""
+    raw = dict(state_dict={f'{prefix}{k}': v for k, v in state(DET).items()})
+    with pytest.raises(CheckpointError, match='--to native --whole'):
+        fit.require_whole(model(DET), raw, 'x.pth')
+    # Of another model: no words of a backbone alone.
+    with pytest.raises(CheckpointError) as caught:
+        fit.require_backbone(model(SEG), raw, 'x.pth')
+    assert 'without neck and heads' not in str(caught.value)

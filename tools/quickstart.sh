@@ -46,9 +46,9 @@ setup_hosts .venv runtime.txt
 export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 say 'Drawing the demo data'
 "$PY" tools/make_demo_data.py
-project segmentation data/demo/ade20k 8
+project segmentation data/demo/ade20k 9
 run segmentation data/demo/ade20k/images/validation
-project detection data/demo/coco 10
+project detection data/demo/coco 8
 run detection data/demo/coco/val2017
 
 say "Done in $((SECONDS - START)) s"

@@ -172,6 +172,7 @@ def _segmentation(project: Project, settings: Settings) -> List[str]:
         'train_pipeline = _base_.train_pipeline',
         'train_pipeline[2].update(scale=scale)',
         f'train_pipeline[3].update(crop_size={settings.crop})',
+        *(_MILD if settings.small and not settings.weights else ()),
         'test_pipeline = _base_.test_pipeline',
         'test_pipeline[1].update(scale=scale)',
         f'_dataset = {code(shared)}',
@@ -183,6 +184,14 @@ def _segmentation(project: Project, settings: Settings) -> List[str]:
         f'train_cfg = dict(max_iters=max_iters, val_interval={every})',
         f'default_hooks = dict(checkpoint=dict(interval={every}))',
     ]
+
+
+# A short training from random weights needs images as they are: it never gets
+# to see what strong augmentation protects against.
+_MILD = (
+    'train_pipeline[2].update(ratio_range=(0.75, 1.5))',
+    'train_pipeline[5].update(hue_delta=5)',
+)
 
 
 def _warm_up(steps: int) -> Dict:
@@ -278,7 +287,8 @@ def _epochs(settings: Settings, masks: bool) -> List[str]:
     epochs = settings.length
     # The warm-up is short where there are few steps.
     warm = min(1000, max(20, settings.steps // 20))
-    every = max(1, epochs // 10)
+    # On a CPU a validation costs about as much as an epoch of few images.
+    every = max(1, epochs // (4 if settings.small else 10))
     best = 'coco/segm_mAP' if masks else 'coco/bbox_mAP'
     hooks = dict(checkpoint=dict(interval=every, save_best=best))
     decay = _drops(epochs) if settings.weights else _cosine()
@@ -330,5 +340,8 @@ def _optimiser(settings: Settings) -> str:
         if settings.task == 'seg':
             decay = dict(decay_rate=0.9, decay_type='stage_wise')
         rows = dict(optimizer=dict(lr=1e-4), paramwise_cfg=decay)
+    elif settings.small and settings.task == 'seg' and not settings.weights:
+        # With the mild augmentation above, twice the base's rate.
+        rows = dict(optimizer=dict(lr=2e-3))
     scale = f'auto_scale_lr = dict(base_batch_size={settings.batch})'
     return f'optim_wrapper = {code(rows)}\n{scale}' if rows else scale

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 OVERLAP = 0.5  # IoU from which the less sure one is left out
+PART = 0.8  # share of its area in a surer object of its own class, likewise
 OPACITY = 0.4
 MANY = 24  # objects whose names would hide the image
 FONT, SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
@@ -67,20 +68,48 @@ def legible(objects: Objects, score_thr: float) -> Objects:
     """Leave out what is unsure, and what a surer object covers.
 
     Objects of all classes compete: two names for one object are one too
-    many. Where there are masks their overlap counts, so that crossing
-    objects stay.
+    many. Within a class a part of an object is no second one. Where there
+    are masks their overlap counts, so that crossing objects stay.
     """
     if objects.scores is None:
         return objects
     objects = objects.pick(np.flatnonzero(objects.scores >= score_thr))
     objects = objects.pick(np.argsort(-objects.scores, kind='stable'))
     kept: List[int] = []
-    overlaps = box_ious(objects.boxes, objects.boxes)
     for i in range(len(objects.boxes)):
-        rivals = [k for k in kept if overlaps[i, k] > OVERLAP]
-        if all(_mask_iou(objects.masks, i, k) <= OVERLAP for k in rivals):
+        if not any(_covers(objects, k, i) for k in kept):
             kept.append(i)
     return objects.pick(np.array(kept, int))
+
+
+def _covers(objects: Objects, sure: int, other: int) -> bool:
+    """Whether a surer object shows what another would show."""
+    pair = [sure, other]
+    iou, part = _box_overlap(*objects.boxes[pair])
+    same = objects.labels[sure] == objects.labels[other]
+    if iou <= OVERLAP and not (same and part > PART):
+        return False
+    if objects.masks is not None:
+        iou, part = _mask_overlap(*objects.masks[pair])
+    return iou > OVERLAP or bool(same and part > PART)
+
+
+def _box_overlap(sure: np.ndarray, other: np.ndarray) -> Tuple[float, float]:
+    """IoU of two boxes, and the share of the second in the first."""
+    iou = float(box_ious(sure[None], other[None])[0, 0])
+    areas = [
+        float(np.prod(np.clip(b[2:] - b[:2], 0, None))) for b in (sure, other)
+    ]
+    both = iou * sum(areas) / (1 + iou)
+    return iou, both / max(areas[1], 1e-9)
+
+
+def _mask_overlap(sure: np.ndarray, other: np.ndarray) -> Tuple[float, float]:
+    """The same of masks ``(H, W)``; an empty one is covered."""
+    both = np.count_nonzero(sure & other)
+    either = np.count_nonzero(sure | other)
+    area = np.count_nonzero(other)
+    return both / max(either, 1), both / area if area else 1.0
 
 
 def box_ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -91,14 +120,6 @@ def box_ious(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     areas = [np.prod(np.clip(x[:, 2:] - x[:, :2], 0, None), 1) for x in (a, b)]
     either = areas[0][:, None] + areas[1][None] - both
     return both / np.maximum(either, 1e-9)
-
-
-def _mask_iou(masks: Optional[np.ndarray], i: int, k: int) -> float:
-    """IoU of two masks; 1 where there are none, or both are empty."""
-    if masks is None:
-        return 1.0
-    either = np.count_nonzero(masks[i] | masks[k])
-    return np.count_nonzero(masks[i] & masks[k]) / either if either else 1.0
 
 
 def draw_objects(

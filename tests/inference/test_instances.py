@@ -28,8 +28,11 @@ def objects(boxes: list, scores: list, labels: list = (), masks=None):
         # the same object twice, also as another class: the surer one stays
         ([BOX, [11, 10, 31, 30]], [0.6, 0.9], [], [0.9]),
         ([BOX, [11, 10, 31, 30]], [0.9, 0.6], [0, 1], [0.9]),
-        # a part of a large object is an object of its own
-        ([BOX, [10, 10, 15, 15]], [0.9, 0.6], [], [0.9, 0.6]),
+        # a part is no second object of the class, but may be of another,
+        # and what is around it is one
+        ([BOX, [10, 10, 15, 15]], [0.9, 0.6], [], [0.9]),
+        ([BOX, [10, 10, 15, 15]], [0.9, 0.6], [0, 1], [0.9, 0.6]),
+        ([[10, 10, 15, 15], BOX], [0.9, 0.6], [], [0.9, 0.6]),
         # what is dropped drops nothing: the third meets only the second
         (
             [BOX, [16, 10, 36, 30], [22, 10, 42, 30]],

@@ -3,8 +3,9 @@
 mmengine finds the configs of the packages it lists, in folders, under names
 like ``mmdet::folder/file``; it lists no others and takes no entry points.
 :func:`install`, which importing mmconvnext calls, lets it ask here first,
-as ``_base_`` of a config and in ``mmengine.hub``, and find the maintained
-fork of MMSegmentation under ``mmseg::``.
+as ``_base_`` of a config and in ``mmengine.hub``. A ``_base_`` of a host is
+found by its module: mmengine asks for the distribution, which is another one
+for the maintained forks, with pkg_resources, which setuptools has dropped.
 """
 
 from __future__ import annotations
@@ -12,13 +13,11 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib.util
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Callable, Optional, Tuple
+from typing import Any, Callable, Iterator, Optional, Tuple
 
 from mmengine import hub
 from mmengine.config import Config
-from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -53,6 +52,28 @@ def config_path(name: str) -> Path:
     )
 
 
+def config_folders(host: str) -> Iterator[Path]:
+    """Yield where an installed host may have its configs."""
+    spec = importlib.util.find_spec(host)
+    if spec is None or spec.origin is None:
+        return
+    package = Path(spec.origin).parent
+    # A wheel has them inside; a source checkout has them next to it.
+    for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
+        if folder.is_dir():
+            yield folder
+
+
+def host_config(name: str) -> Optional[Path]:
+    """Return the file of ``mmdet::folder/NAME.py``, None for other names."""
+    host, _, inside = name.partition('::')
+    if host not in HOSTS or not inside:
+        return None
+    inside = inside if inside.endswith('.py') else f'{inside}.py'
+    files = (folder / inside for folder in config_folders(host))
+    return next((file for file in files if file.is_file()), None)
+
+
 def get_config(name: str, pretrained: bool = False) -> Config:
     """Read one of our configs: ``mmengine.hub.get_config`` for them.
 
@@ -80,45 +101,45 @@ def install() -> None:
     """Let mmengine resolve our names; calling it again changes nothing."""
     for function in (get_config, get_model):
         name = function.__name__
-        asked = _ours_first(function, getattr(hub, name))
+        asked = _ours_first(function, getattr(hub, name), _is_ours)
         for module in (hub, getattr(hub, 'hub', hub)):
             setattr(module, name, asked)
     # A private name: where a later mmengine lacks it, `_base_` takes paths
     # and the packages that mmengine lists, and mmengine says so.
     find = getattr(Config, '_get_cfg_path', None)
     if find is not None:
-        Config._get_cfg_path = staticmethod(_ours_first(_base_path, find))
-    _find_forks()
-
-
-def _find_forks() -> None:
-    """Let ``_base_ = 'mmseg::...'`` find the fork as well.
-
-    mmengine looks a host up by the name of its distribution, and the fork's
-    is another one than in its table; the module is found by its own name.
-    """
-    for host in HOSTS:
-        try:
-            version(MODULE2PACKAGE.get(host, host))
-        except PackageNotFoundError:
-            if importlib.util.find_spec(host) is not None:
-                MODULE2PACKAGE[host] = host
+        Config._get_cfg_path = staticmethod(
+            _ours_first(_base_path, find, _is_found)
+        )
 
 
 def _base_path(name: str, filename: str) -> Tuple[str, Optional[str]]:
-    # No scope: ours has the backbone alone, and the config says its host's.
-    return str(config_path(name)), None
+    """Return the file of a base, and the scope of the types in it."""
+    if _is_ours(name):
+        # No scope: only the backbone is ours, and the config names its host.
+        return str(config_path(name)), None
+    return str(host_config(name)), name.partition('::')[0]
 
 
-def _ours_first(ours: Callable, theirs: Callable) -> Callable:
-    """Return a function that calls ``ours`` for our names."""
+def _is_ours(name: str) -> bool:
+    return name.startswith(PREFIX)
+
+
+def _is_found(name: str) -> bool:
+    return _is_ours(name) or host_config(name) is not None
+
+
+def _ours_first(
+    ours: Callable, theirs: Callable, mine: Callable[[str], bool]
+) -> Callable:
+    """Return a function that calls ``ours`` for names that are ``mine``."""
     if hasattr(theirs, 'mmengine_s'):
         return theirs
 
     @functools.wraps(theirs)
     def choose(name: str, *args: Any, **kwargs: Any) -> Any:
-        mine = str(name).startswith(PREFIX)
-        return (ours if mine else theirs)(name, *args, **kwargs)
+        chosen = ours if mine(str(name)) else theirs
+        return chosen(name, *args, **kwargs)
 
     choose.mmengine_s = theirs
     return choose

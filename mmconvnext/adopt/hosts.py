@@ -3,30 +3,18 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import re
 from pathlib import Path
-from typing import Iterator, Optional, Tuple
+from typing import Optional, Tuple
 
 from mmengine.config import Config
 
 from ..configs import HOSTS
+from ..hub import config_folders, host_config
 
 # Their types can be adopted without them: see ``measure``.
 CLASSIFIERS = ('mmpretrain', 'mmcls')
 NAME = re.compile(r'(\w+)::(.+)')
-
-
-def config_folders(host: str) -> Iterator[Path]:
-    """Yield where an installed host may have its configs."""
-    spec = importlib.util.find_spec(host)
-    if spec is None or spec.origin is None:
-        return
-    package = Path(spec.origin).parent
-    # A wheel has them inside; a source checkout has them next to it.
-    for folder in (package / '.mim' / 'configs', package.parent / 'configs'):
-        if folder.is_dir():
-            yield folder
 
 
 def locate(source: str) -> Path:
@@ -46,16 +34,14 @@ def locate(source: str) -> Path:
         raise ValueError(
             f'{source}: configs by name are those of {", ".join(HOSTS)}'
         )
-    if not name.endswith('.py'):
-        name += '.py'
+    found = host_config(source)
+    if found is None:
+        raise FileNotFoundError(_nearest(source, host, name))
+    return found
+
+
+def _nearest(source: str, host: str, name: str) -> str:
     folders = list(config_folders(host))
-    for folder in folders:
-        if (folder / name).is_file():
-            return folder / name
-    raise FileNotFoundError(_nearest(source, host, name, folders))
-
-
-def _nearest(source: str, host: str, name: str, folders: list) -> str:
     if not folders:
         return f'{source}: {host} is not installed'
     beside = sorted(

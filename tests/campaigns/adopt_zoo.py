@@ -33,9 +33,10 @@ from mmengine.logging import MMLogger
 
 from mmconvnext.adopt import RefusedError, adopt, read
 from mmconvnext.adopt.check import ALIKE, CheckError, check
-from mmconvnext.adopt.hosts import HOSTS, config_folders
 from mmconvnext.adopt.write import write
 from mmconvnext.cli import prepare_hosts
+from mmconvnext.configs import HOSTS
+from mmconvnext.hub import config_folders
 
 ARCH = dict(depths=[1, 1, 1, 1], dims=[8, 16, 24, 32])
 # Not a model of their own.

@@ -15,6 +15,10 @@ from .report import Report
 
 WIDTH = 79
 DELETE = '_delete_'
+NO_BASE = (
+    'none, every setting is here: mmengine takes no config as a base that '
+    'imports its types'
+)
 # Of a command in the header: its first line, the others.
 INDENTS = (('    ', '        '), ('  ', '    '), (' ', ' '))
 
@@ -38,13 +42,24 @@ def write(
         path: of the new file.
         command: for the header, what made the file, in parts that a line
             may break between.
-        whole: write every setting instead of the differences.
+        whole: write every setting instead of the differences. So is a
+            config that imports its types: mmengine takes it as no base.
 
     Raises:
         ValueError: when the file would read back as another config.
     """
-    text = header(report, command)
-    text += cfg.pretty_text if whole else short_text(cfg, report, host, path)
+    if not whole:
+        try:
+            short = short_text(cfg, report, host, path)
+            _write_tried(header(report, command) + short, cfg, path)
+            return
+        except RuntimeError:  # mmengine's, for such a base
+            report.left.append(('_base_', NO_BASE))
+    _write_tried(header(report, command) + cfg.pretty_text, cfg, path)
+
+
+def _write_tried(text: str, cfg: Config, path: Path) -> None:
+    """Write a file that reads back as ``cfg``, and no other."""
     # In the same folder: a relative _base_ has to be found from there.
     trial = path.with_name(f'_trial_{os.getpid()}_{path.name}')
     try:

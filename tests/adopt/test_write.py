@@ -84,6 +84,32 @@ def test_whole_file_needs_no_base(tmp_path: Path) -> None:
     assert '_base_' not in text and report.title in text
 
 
+IMPORTING = """
+from torch.optim import SGD
+
+default_scope = 'mmseg'
+model = dict(
+    type='EncoderDecoder',
+    backbone=dict(type='ResNet', depth=18, out_indices=(0, 1, 2, 3)),
+    decode_head=dict(type='FCNHead', in_channels=512, in_index=3))
+optim_wrapper = dict(optimizer=dict(type=SGD, lr=0.01))
+"""
+
+
+def test_config_that_imports_its_types_is_written_whole(
+    tmp_path: Path,
+) -> None:
+    own = tmp_path / 'own.py'
+    own.write_text(IMPORTING, encoding='utf-8')
+    host = read(str(own))
+    cfg, report = adopt(host, ARCH)
+    write(cfg, report, host, tmp_path / 'new.py')
+    text = (tmp_path / 'new.py').read_text(encoding='utf-8')
+    assert '_base_ =' not in text and 'imports its types' in str(report)
+    assert Config.fromfile(tmp_path / 'new.py').optim_wrapper.optimizer.lr
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['new.py', 'own.py']
+
+
 def test_file_that_reads_back_otherwise_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

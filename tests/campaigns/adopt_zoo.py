@@ -183,7 +183,7 @@ def table(found: List[Dict]) -> str:
         lines.append(f'| {row["config"]} | {row["verdict"]} | {row["said"]} |')
     counts = Counter(row['verdict'] for row in found)
     unread = sum(row.get('unread', 0) for row in found)
-    lines += ['', f'{len(found)} configs: {dict(counts)}; unread: {unread}']
+    lines += ['', f'configs: {len(found)}, {dict(counts)}; unread: {unread}']
     return '\n'.join(lines)
 
 

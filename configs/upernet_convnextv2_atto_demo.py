@@ -1,6 +1,6 @@
 # python tools/train.py configs/upernet_convnextv2_atto_demo.py
 #
-# The quickstart: drawn scenes, from random weights, minutes on a CPU:
+# Drawn scenes, from random weights, minutes on a CPU:
 # 300 iterations x batch 8 / 160 images = 15 epochs.
 _base_ = [
     './_base_/upernet_small.py',

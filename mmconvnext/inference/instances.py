@@ -181,20 +181,27 @@ def _write_names(
     classes: Sequence[str],
     palette: Sequence[Colour],
 ) -> None:
-    """Write name and score of each, surest first, where there is room."""
+    """Write name and score of each, surest first, where there is room.
+
+    Of a single class the score alone. Places that hide no other object are
+    taken first.
+    """
     taken: List[Place] = []
+    boxes = [tuple(_inside(box, image)) for box in objects.boxes]
     for i, label in enumerate(objects.labels):
-        text = str(classes[label])
+        words = [str(classes[label])] if len(classes) > 1 else []
         if objects.scores is not None:
-            text += f' {100 * objects.scores[i]:.0f}'
-        places = _places(text, _inside(objects.boxes[i], image), image)
-        spot = next((p for p in places if not _meets(p, taken)), None)
-        if spot:
-            taken.append(spot)
-            _chip(image, text, spot, [int(c) for c in palette[label]])
+            words.append(f'{100 * objects.scores[i]:.0f}')
+        text, others = ' '.join(words), boxes[:i] + boxes[i + 1 :]
+        places = _places(text, boxes[i], image) if text else []
+        free = [place for place in places if not _meets(place, taken)]
+        free.sort(key=lambda place: _meets(place, others))
+        if free:
+            taken.append(free[0])
+            _chip(image, text, free[0], [int(c) for c in palette[label]])
 
 
-def _places(text: str, box: np.ndarray, image: np.ndarray) -> List[Place]:
+def _places(text: str, box: Sequence[float], image: np.ndarray) -> List[Place]:
     """List where a name may be: above the box, in it, below it."""
     (width, height), base = cv2.getTextSize(text, FONT, SIZE, 1)
     width, height = width + 4, height + base + 2
@@ -207,7 +214,7 @@ def _places(text: str, box: np.ndarray, image: np.ndarray) -> List[Place]:
     ]
 
 
-def _meets(place: Place, taken: Sequence[Place]) -> bool:
+def _meets(place: Place, taken: Sequence[Tuple]) -> bool:
     return any(
         place[0] < other[2]
         and other[0] < place[2]

@@ -85,6 +85,36 @@ def test_drawing_shows_each_object_and_its_name(masked: bool) -> None:
     assert not plain[:20].any(), 'too many objects to name'
 
 
+def chips(image: np.ndarray, colour: tuple) -> np.ndarray:
+    """Where the ground of a name is: whole rows of a colour."""
+    return (image == colour).all(-1)
+
+
+def test_a_name_hides_no_other_object() -> None:
+    """Above the lower object is another, so its name goes elsewhere."""
+    image = np.zeros((100, 60, 3), np.uint8)
+    boxes = [[5, 50, 45, 80], [5, 20, 45, 48]]
+    masks = np.zeros((2, 100, 60), bool)
+    made = objects(boxes, [0.9, 0.8], [0, 1], masks)
+    colours = [(250, 0, 0), (0, 0, 250)]
+    drawn = instances.draw_objects(image, made, ['a', 'b'], colours)
+    assert not chips(drawn, colours[0])[20:48].any()
+    assert chips(drawn, colours[0])[48:].any()
+
+
+def test_one_class_needs_no_name() -> None:
+    image = np.zeros((60, 200, 3), np.uint8)
+    made = objects(
+        [[5, 30, 25, 50]], [0.9], masks=np.zeros((1, 60, 200), bool)
+    )
+    widths = []
+    for classes in (['nucleus'], ['nucleus', 'other']):
+        colours = [(250, 0, 0)] * 2
+        drawn = instances.draw_objects(image, made, classes, colours)
+        widths.append(chips(drawn, colours[0]).any(0).sum())
+    assert 0 < widths[0] < widths[1]
+
+
 def test_names_stay_inside_and_apart() -> None:
     image = np.zeros((50, 50, 3), np.uint8)
     boxes = [[-5, -5, 60, 60], [0, 0, 50, 50], [30, 0, 49, 10]]

@@ -21,9 +21,10 @@ project() {
 
 # run NAME IMAGES: train, evaluate while training, and draw.
 run() {
-    local work="$WORK/$1-run"
+    local work="$WORK/$1-run" options=(--work-dir "$WORK/$1-run")
+    [ -f "$work/last_checkpoint" ] && options+=(--resume)
     say "Training: tools/train.py $WORK/$1.py"
-    "$PY" tools/train.py "$WORK/$1.py" --work-dir "$work" --resume
+    "$PY" tools/train.py "$WORK/$1.py" "${options[@]}"
     say "Drawing: tools/predict.py (its scores: $work/scores.txt)"
     "$PY" tools/predict.py "$WORK/$1.py" "$(cat "$work/last_checkpoint")" \
         "$2" --labels --html --out "$work/pictures" >"$work/scores.txt"

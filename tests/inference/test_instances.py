@@ -56,6 +56,15 @@ def test_masks_that_cross_both_stay() -> None:
     assert len(legible(crossing._replace(masks=None), 0.5).boxes) == 1
 
 
+def test_a_part_of_another_class_is_seen_by_its_mask() -> None:
+    masks = np.zeros((2, 40, 40), bool)
+    masks[0, 10:30, 10:30] = masks[1, 10:30, 10:19] = True
+    boxes = [BOX, [10, 10, 22, 30]]
+    for labels, kept in (([0, 1], 2), ([0, 0], 1)):
+        made = objects(boxes, [0.9, 0.8], labels, masks)
+        assert len(legible(made, 0.5).boxes) == kept
+
+
 def test_truth_is_drawn_whole() -> None:
     truth = objects([BOX, BOX], [0, 0])._replace(scores=None)
     assert legible(truth, 0.5) is truth

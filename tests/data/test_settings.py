@@ -1,0 +1,95 @@
+"""Settings of small trainings, as the config has them."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmconvnext.data.config_text import Project, config_text
+from mmconvnext.data.settings import Machine, Settings, choose
+from mmconvnext.data.splits import Split
+from mmconvnext.data.summary import Summary
+
+ROOT = Path(__file__).parents[2]
+CPU = Machine('', 8 << 30, False, False)
+GPU = Machine('H100', 70 << 30, True, True)
+IMAGES = 160
+
+
+def summary(most: int = 8, side: float = 60.0) -> Summary:
+    sides = [side] * IMAGES
+    sizes = {(256, 192): IMAGES}
+    classes = {'a': (IMAGES, IMAGES), 'b': (IMAGES, IMAGES)}
+    each = [most] * IMAGES
+    return Summary(
+        IMAGES, IMAGES, sizes, classes, each, sides, 0.0, len(sides)
+    )
+
+
+def chosen(task: str, machine: Machine = CPU, **options) -> Settings:
+    epochs = options.pop('epochs', 0)
+    split = Split([None] * IMAGES, [None] * 40, 'a reason')
+    return choose(task, 'atto', summary(**options), split, machine, epochs)
+
+
+def config(settings: Settings, tmp_path: Path) -> Config:
+    bases = (ROOT / 'configs/_base_').as_posix()
+    palette = [(0, 0, 0), (1, 1, 1)]
+    project = Project('p', '/d', bases, ['a', 'b'], palette, '.jpg', 'today')
+    path = tmp_path / 'p.py'
+    path.write_text(config_text(project, settings), encoding='utf-8')
+    return Config.fromfile(path)
+
+
+@pytest.mark.parametrize(
+    'machine, rate, ratios, hue',
+    [(CPU, 2e-3, (0.75, 1.5), 5), (GPU, 1e-4, (0.5, 2.0), None)],
+)
+def test_short_trainings_see_images_as_they_are(
+    machine: Machine, rate: float, ratios: tuple, hue, tmp_path: Path
+) -> None:
+    cfg = config(chosen('seg', machine), tmp_path)
+    assert cfg.optim_wrapper.optimizer.lr == rate
+    steps = {step.type: step for step in cfg.train_pipeline}
+    assert tuple(steps['RandomResize'].ratio_range) == ratios
+    assert steps['PhotoMetricDistortion'].get('hue_delta') == hue
+
+
+@pytest.mark.parametrize(
+    'machine, kind', [(CPU, 'CosineAnnealingLR'), (GPU, 'MultiStepLR')]
+)
+def test_the_rate_of_detectors(
+    machine: Machine, kind: str, tmp_path: Path
+) -> None:
+    cfg = config(chosen('det', machine, epochs=8), tmp_path)
+    assert cfg.param_scheduler[1].type == kind
+    # atto has narrow heads on any machine
+    assert cfg.train_cfg.val_interval == 2
+    assert cfg.train_cfg.max_epochs == 8
+
+
+@pytest.mark.parametrize('task, length', [('seg', 320), ('det', 8)])
+def test_epochs_are_the_users(task: str, length: int) -> None:
+    settings = chosen(task, epochs=8)
+    assert settings.batch == 4
+    assert (settings.length, settings.steps) == (length, 320)
+    (choice,) = [c for c in settings.reasons if '--epochs' in c.reason]
+    assert choice.reason == '--epochs 8, 320 steps'
+
+
+@pytest.mark.parametrize('most, kept', [(8, 100), (50, 100), (151, 350)])
+def test_crowded_images_have_room(
+    most: int, kept: int, tmp_path: Path
+) -> None:
+    settings = chosen('det', most=most)
+    assert settings.most == kept
+    cfg = config(settings, tmp_path)
+    assert cfg.model.test_cfg.rcnn.max_per_img == kept
+    assert cfg.model.test_cfg.rpn.max_per_img == (200 if kept == 100 else 1000)
+    assert cfg.model.train_cfg.rcnn.sampler.num == (64 if kept == 100 else 128)
+
+
+def test_small_objects_are_enlarged() -> None:
+    assert chosen('det', side=60.0).scale == (256, 192)
+    assert chosen('det', side=16.0).scale == (384, 288)
+    assert chosen('det', side=4.0).scale == (512, 384)

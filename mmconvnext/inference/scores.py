@@ -157,7 +157,8 @@ class CocoScorer:
     Args:
         cfg: of MMDetection.
         labels: JSON file; empty means the config's test labels.
-        root: folder of the images; ``file_name`` counts from here.
+        root: folder of the images; ``file_name`` counts from here, or from
+            the folder of the config's images.
 
     Raises:
         ValueError, FileNotFoundError: as :class:`MapScorer`.
@@ -166,7 +167,8 @@ class CocoScorer:
     rule = 'box AP of its objects; images without labelled objects come last'
 
     def __init__(self, cfg: Config, labels: str, root: Path) -> None:
-        self._file = labels or _dataset(cfg, lazy_init=True).ann_file
+        configured = _dataset(cfg, lazy_init=True)
+        self._file = labels or configured.ann_file
         _check_exists(Path(self._file))
         dataset = _dataset(
             cfg,
@@ -176,7 +178,12 @@ class CocoScorer:
             test_mode=True,  # keeps images without objects
         )
         rows = [dataset.get_data_info(i) for i in range(len(dataset))]
-        self._infos = {os.path.abspath(row['img_path']): row for row in rows}
+        own = configured.data_prefix.get('img') or ''
+        self._infos = {
+            os.path.abspath(Path(folder, _below(row, root))): row
+            for folder in (own, root)
+            for row in rows
+        }
         self._objects = {row['img_id']: row['instances'] for row in rows}
         self.classes, self.colours = _names(dataset)
         options = dict(ann_file=self._file, classwise=True, metric_items=None)
@@ -196,7 +203,7 @@ class CocoScorer:
         row = self._infos.get(os.path.abspath(path))
         if row is None:
             raise ValueError(f'{self._file} does not list it')
-        return row
+        return {**row, 'img_path': str(path)}
 
     def add(self, sample: Any) -> Score:
         """Score an image and count it in :meth:`total`."""
@@ -265,6 +272,11 @@ def scorer(cfg: Config, labels: str, root: Path) -> Any:
         )
     enter_scope(cfg)
     return SCORERS[host](cfg, labels, root)
+
+
+def _below(row: Dict[str, Any], root: Path) -> str:
+    """Return an image's ``file_name``."""
+    return os.path.relpath(row['img_path'], os.path.abspath(root))
 
 
 def _dataset(cfg: Config, **options: Any) -> Any:

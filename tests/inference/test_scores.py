@@ -205,6 +205,23 @@ def test_folders_may_be_relative(
             assert found.info(Path(path))['img_id'] == 2
 
 
+def test_names_count_from_the_folder_of_the_config(
+    coco: CocoScorer, tmp_path: Path
+) -> None:
+    # As new_project.py writes them: val.json lists val2017/1.jpg.
+    content = json.loads((tmp_path / 'ann.json').read_text())
+    for image in content['images']:
+        image['file_name'] = f'val/{image["file_name"]}'
+    (tmp_path / 'ann.json').write_text(json.dumps(content))
+    cfg = coco_config()
+    cfg.test_dataloader.dataset.update(
+        data_root='', data_prefix=dict(img=str(tmp_path / 'img'))
+    )
+    path = tmp_path / 'img/val/2.jpg'
+    found = scorer(cfg, str(tmp_path / 'ann.json'), path.parent).info(path)
+    assert (found['img_id'], found['img_path']) == (2, str(path))
+
+
 def test_several_data_sets_have_no_labels_of_one_folder(
     coco: CocoScorer, tmp_path: Path
 ) -> None:

@@ -173,6 +173,8 @@ def main() -> None:
     MMLogger.get_current_instance().setLevel('ERROR')
     figures: Counter = Counter()
     with tempfile.TemporaryDirectory() as name:
+        # Here once, or each child imports what a run imports.
+        train(Path(name) / 'imports', 1, None)
         whole = Path(name) / 'whole'
         if child(whole, -1, None) != 0:
             sys.exit('the uninterrupted run failed')

@@ -25,7 +25,7 @@ run() {
     [ -f "$work/last_checkpoint" ] && options+=(--resume)
     say "Training: tools/train.py $WORK/$1.py"
     "$PY" tools/train.py "$WORK/$1.py" "${options[@]}"
-    say "Drawing: tools/predict.py (its scores: $work/scores.txt)"
+    echo "Drawing: tools/predict.py (its scores: $work/scores.txt)"
     "$PY" tools/predict.py "$WORK/$1.py" "$(cat "$work/last_checkpoint")" \
         "$2" --labels --html --out "$work/pictures" >"$work/scores.txt"
 }

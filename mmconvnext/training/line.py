@@ -1,7 +1,7 @@
 """One line about work that takes a while.
 
 On a terminal it moves in place. In a file or a pipe, where nothing can move,
-plain lines are printed, some ten for all of the work.
+plain lines are printed, five for all of the work.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any, Optional
 
-TENTHS = 10  # plain lines at most
+PARTS = 5  # plain lines at most
 
 
 def duration(seconds: float) -> str:
@@ -37,7 +37,7 @@ class Line:
         self.total, self.start = max(total, 1), start
         self._began = time.monotonic()
         self._paused: float = 0.0
-        self._tenth = start * TENTHS // self.total
+        self._part = start * PARTS // self.total
         self._bar: Any = None
         self._task: Any = None
 
@@ -83,9 +83,9 @@ class Line:
         if self._bar:
             self._bar.update(self._task, completed=done, description=text)
             return
-        tenth = done * TENTHS // self.total
-        if tenth > self._tenth:
-            self._tenth = tenth
+        part = done * PARTS // self.total
+        if part > self._part:
+            self._part = part
             print(text, flush=True)
 
     def busy(self, words: str) -> None:

@@ -305,7 +305,7 @@ def table(metrics: Mapping[str, float]) -> List[str]:
 
 
 def places(runner: Runner, curves: str) -> List[str]:
-    """Say where checkpoints, curves and log are."""
+    """Say where checkpoints and curves are; the log is named before."""
     found = {}
     last = Path(runner.work_dir, 'last_checkpoint')
     if last.is_file():
@@ -315,6 +315,4 @@ def places(runner: Runner, curves: str) -> List[str]:
         found['the best'] = best
     if curves and Path(curves).is_file():
         found['curves'] = curves
-    for path in files_of(runner.logger):
-        found['log'] = path
     return [f'{name:<11} {path}' for name, path in found.items()]

@@ -11,7 +11,6 @@ import pytest
 FOLDER = Path(__file__).parent
 CASES = {
     'adopt_zoo': ['--only=mmdet::tood', '--out={folder}/rows.jsonl'],
-    'corruption': ['--count=40'],
     'damaged_data': ['--count=5'],
     'kills': ['--count=1', '--what=conversion'],
     'soak': ['--minutes=0.5'],
@@ -22,15 +21,14 @@ ENDS = {'adopt_zoo': "configs: 1, {'adopted': 1}; unread: 0"}
 
 
 def test_every_campaign_is_here() -> None:
-    scripts = {path.stem for path in FOLDER.glob('*.py')}
-    assert scripts - {'campaign', 'test_campaigns'} == set(CASES)
+    scripts = {path.stem for path in FOLDER.glob('[!t]*.py')}
+    # test_corruption.py runs where safetensors is installed
+    assert scripts - {'campaign', 'corruption'} == set(CASES)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_a_few_cases(name: str, tmp_path: Path) -> None:
-    if name == 'corruption':
-        pytest.importorskip('safetensors')
     options = [option.format(folder=tmp_path) for option in CASES[name]]
     run = subprocess.run(
         [sys.executable, str(FOLDER / f'{name}.py'), *options],

@@ -64,12 +64,19 @@ class Path(NamedTuple):
     absent: Callable[[], Optional[str]]
 
 
+OLDEST_TRITON = 3  # torch 2.1 brings 2.1
+
+
 def _no_triton() -> Optional[str]:
     if find_spec('triton') is None:
         return 'the package triton is not installed: pip install triton'
-    if torch.cuda.is_available() or os.environ.get('TRITON_INTERPRET') == '1':
-        return None
-    return 'there is no GPU; TRITON_INTERPRET=1 runs it slowly without'
+    interprets = os.environ.get('TRITON_INTERPRET') == '1'
+    if not (torch.cuda.is_available() or interprets):
+        return 'there is no GPU; TRITON_INTERPRET=1 runs it slowly without'
+    version = import_module('triton').__version__
+    if int(version.partition('.')[0]) < OLDEST_TRITON:
+        return f'triton {version} is older than {OLDEST_TRITON}.0'
+    return None
 
 
 KERNELS: Dict[str, Path] = {

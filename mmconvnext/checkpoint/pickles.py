@@ -178,7 +178,7 @@ class _Array(_Stub):
     Called, it takes any bytes for the memory of an array.
     """
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> _Stub:
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Array:
         raise CheckpointError('an array over raw memory is refused')
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import io
 import os
 import secrets
 from pathlib import Path
@@ -18,8 +20,8 @@ PLAIN_MODES += ('YCbCr',)
 GREY16_MODES = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 # Pillow opens a 16-bit file of these as 32-bit numbers, before 11.3 (PNG).
 GREY16_AS_INT32 = (('I', 'PNG'), ('I', 'PPM'))
-# OpenCV turns these by their EXIF orientation and leaves WebP as it is;
-# TIFF is turned by Pillow itself while it loads.
+# OpenCV turns these by their EXIF orientation, and WebP by its version
+# (opencv_turns_webp); TIFF is turned by Pillow itself while it loads.
 TURNED_FORMATS = ('JPEG', 'MPO', 'PNG')
 ORIENTATION = 0x0112  # the EXIF tag
 # orientation in EXIF: what brings (H, W, 3) upright
@@ -121,11 +123,24 @@ def _to_rgb(image: Any) -> np.ndarray:
     return np.asarray(image.convert('RGB'))
 
 
+@functools.lru_cache(maxsize=1)
+def opencv_turns_webp() -> bool:
+    """Whether this OpenCV turns WebP by EXIF: 5.0 does, 4.12 does not."""
+    from PIL import Image
+
+    exif, stream = Image.Exif(), io.BytesIO()
+    exif[ORIENTATION] = 6
+    Image.new('RGB', (2, 1)).save(stream, 'WEBP', exif=exif)
+    image = cv2.imdecode(np.frombuffer(stream.getvalue(), np.uint8), 1)
+    return image.shape[:2] == (2, 1)
+
+
 def _orientation(image: Any) -> int:
     """Read the EXIF orientation, 1 to 8; 1 is upright, or nothing said."""
     from PIL import Image
 
-    if image.format not in TURNED_FORMATS:
+    webp = image.format == 'WEBP' and opencv_turns_webp()
+    if not webp and image.format not in TURNED_FORMATS:
         return 1
     exif = Image.Exif()
     # A damaged EXIF block is no reason to refuse the pixels.

@@ -147,7 +147,8 @@ def test_images_are_turned_as_mmcv_turns_them(
     image.save(path, exif=exif, **options)
     found = read_image(path)
     assert np.array_equal(found, decoded(path))
-    turned = orientation > 4 and ending != 'webp'
+    turned = ending != 'webp' or files.opencv_turns_webp()
+    turned = turned and orientation > 4
     assert found.shape == ((11, 7, 3) if turned else (7, 11, 3))
 
 

@@ -25,7 +25,7 @@ from ..configs import bare_type
 from ..registry import MODELS
 from . import channels, settings, special
 from .draft import Draft, Site
-from .hosts import read
+from .hosts import method_of, read
 from .plan import choose_stages, find_sites, outputs_of
 from .recipes import checkpoint_for, default_weights, recipe_for
 from .report import Change, RefusedError, Report
@@ -123,15 +123,20 @@ def _plan(cfg: Config, dims: Tuple[int, ...], task: str) -> Draft:
 
 
 def _title(draft: Draft, arch: Arch, version: int) -> None:
-    model = draft.cfg.model
-    head = model.get('decode_head')
-    head = head[-1] if isinstance(head, list) else head
-    # MMSegmentation's models are all EncoderDecoder.
-    what = bare_type(head) if head else bare_type(model)
     draft.report.title = (
-        f'{what} with {_name(arch, version)} instead of '
+        f'{_method(draft.cfg)} with {_name(arch, version)} instead of '
         f'{settings.describe(draft.backbone)}.'
     )
+
+
+def _method(cfg: Config) -> str:
+    """Name the method: MMSegmentation's models are all EncoderDecoder."""
+    head = cfg.model.get('decode_head')
+    if not head:
+        return bare_type(cfg.model)
+    head = head[-1] if isinstance(head, list) else head
+    named = method_of(Path(cfg.filename)) if cfg.filename else None
+    return named or bare_type(head).replace('Head', '')
 
 
 def _name(arch: Arch, version: int) -> str:

@@ -71,6 +71,23 @@ def public_name(path: Path) -> Optional[str]:
     return None
 
 
+def method_of(path: Path) -> Optional[str]:
+    """Return how a host names the method of its config, else None.
+
+    The folder's metafile has it: DeepLabV3+, PSPNet.
+    """
+    import yaml
+
+    if public_name(path) is None:
+        return None
+    for metafile in path.parent.glob('metafile.y*ml'):
+        found = yaml.safe_load(metafile.read_text(encoding='utf-8'))
+        names = [each['Name'] for each in found.get('Collections') or ()]
+        if len(names) == 1:
+            return names[0]
+    return None
+
+
 def base_name(name: str) -> str:
     """Spell a host's name so that mmengine's ``_base_`` reads it.
 

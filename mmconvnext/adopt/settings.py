@@ -55,7 +55,7 @@ def replace_images(draft: Draft) -> None:
         old = [node.get(name) for name in ('mean', 'std', 'bgr_to_rgb')]
         if old == [MEAN, STD, True]:
             continue
-        why = 'Pre-trained on RGB with the mean and deviation of ImageNet.'
+        why = 'RGB with the mean and deviation of ImageNet, as pre-trained.'
         draft.set(f'{key}.mean', MEAN, why)
         draft.set(f'{key}.std', STD, why)
         if node.get('rgb_to_bgr'):
@@ -97,6 +97,8 @@ def replace_backbone(draft: Draft, new: Dict[str, Any]) -> None:
         )
     elif frozen >= 0:
         merged.frozen_stages = frozen
+    if not scratch:  # where people look for it: at the end
+        merged.init_cfg = merged.pop('init_cfg')
     why = _backbone_reason(draft, merged)
     draft.set(draft.site.backbone, merged, why)
 
@@ -140,7 +142,7 @@ def _named(frozen: int) -> str:
 
 def remove_old_weights(draft: Draft) -> None:
     """Drop what would load another backbone's weights, or its library."""
-    why = 'It holds weights of the old backbone.'
+    why = 'The weights were those of the old backbone.'
     for owner in dict.fromkeys((draft.site.owner, 'model')):
         draft.clear(f'{owner}.pretrained', why)
         if reads_file(draft.get(owner).get('init_cfg')):
@@ -258,6 +260,9 @@ def _replace_groups(
         'A rate for each layer; norms, biases and GRN never decay.',
     )
     draft.set('optim_wrapper.paramwise_cfg', new, ' '.join(words))
+    # What reads the groups comes first, whatever the host has.
+    wrapper = draft.cfg.optim_wrapper
+    wrapper.paramwise_cfg = wrapper.pop('paramwise_cfg')
 
 
 def _custom_keys(keys: Dict) -> Tuple[Dict, List[str]]:

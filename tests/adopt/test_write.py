@@ -62,6 +62,25 @@ def test_file_reads_as_what_was_adopted(name: str, tmp_path: Path) -> None:
     assert not [*different(plain(Config.fromfile(path)), plain(cfg), '')]
 
 
+TITLES = {
+    NAMES[0]: 'DINO with ConvNeXt V2 tiny instead of ResNet-50.',
+    NAMES[-1]: 'DeepLabV3+ with ConvNeXt V2 tiny instead of ResNetV1c-50.',
+}
+
+
+@pytest.mark.parametrize('name', TITLES)
+def test_file_reads_as_people_write(name: str, tmp_path: Path) -> None:
+    host = read(name)
+    cfg, report = adopt(host, arch='tiny')
+    write(cfg, report, host, tmp_path / 'mine.py')
+    text = (tmp_path / 'mine.py').read_text(encoding='utf-8')
+    assert text.startswith(f'# {TITLES[name]}\n')
+    order = ['backbone=', 'frozen_stages=', 'init_cfg=', 'constructor=']
+    found = [text.find(key) for key in [*order, 'paramwise_cfg=']]
+    found = [at for at in found if at >= 0]
+    assert len(found) >= 4 and found == sorted(found)
+
+
 def test_file_of_a_project_is_named_by_its_path(tmp_path: Path) -> None:
     own = tmp_path / 'project' / 'mine.py'
     own.parent.mkdir()

@@ -28,7 +28,7 @@ def schedule(data: dict) -> str:
     if 'Epochs' in data:
         parts = [f'{data["Epochs"]} epochs']
     else:
-        parts = [f'{data["Iterations"] // 1000}k iterations']
+        parts = [f'{data["Iterations"] / 1000:.0f}k iterations']
     parts.append(f'batch {data["Batch Size"]}')
     if data['Training Data'] == 'ADE20K':
         parts.append(data['FLOPs Input'].split(' x ')[1])

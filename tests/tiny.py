@@ -3,6 +3,7 @@
 import copy
 import functools
 from pathlib import Path
+from typing import Set
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
+
+from mmconvnext.configs import walk
 
 ROOT = Path(__file__).parents[1]
 DIMS = [8, 16, 24, 32]
@@ -39,15 +42,53 @@ def shrink(cfg: Config) -> Config:
     model.backbone.arch = dict(depths=[1, 1, 1, 1], dims=DIMS)
     # A dropped path would leave parameters without gradients.
     model.backbone.drop_path_rate = 0.0
-    if 'neck' in model:
+    if 'queries' in parts_of(model):
+        _shrink_queries(model)
+    elif 'neck' in model:
         _shrink_detector(model)
     else:
-        model.decode_head.update(in_channels=DIMS, channels=8)
-        model.auxiliary_head.update(in_channels=DIMS[2], channels=8)
+        _shrink_segmentor(model)
+    if cfg.default_scope == 'mmseg':
         model.data_preprocessor.size = (HEIGHT, WIDTH)
-        model.test_cfg.pop('crop_size', None)
-        model.test_cfg.update(crop_size=(48, 48), stride=(32, 32))
     return cfg
+
+
+def parts_of(model: ConfigDict) -> Set[str]:
+    """Name what a model has: a neck, queries, dense heads..."""
+    queries = any('num_queries' in node for _, node in walk(model, 'model'))
+    return {*model, *(['queries'] if queries else [])}
+
+
+def _shrink_segmentor(model: ConfigDict) -> None:
+    head = model.decode_head
+    one = isinstance(head.in_channels, int)  # DeepLabV3+: and the first map
+    head.update(in_channels=DIMS[3] if one else DIMS, channels=8)
+    if 'c1_in_channels' in head:
+        head.update(c1_in_channels=DIMS[0], c1_channels=4)
+    model.auxiliary_head.update(in_channels=DIMS[2], channels=8)
+    if model.test_cfg.mode == 'slide':
+        model.test_cfg.update(crop_size=(48, 48), stride=(32, 32))
+
+
+# Transformers: every width is 32, which groups of channels divide.
+FEW = dict(num_layers=2, num_queries=7, feedforward_channels=32)
+WIDTHS = ('embed_dims', 'feat_channels', 'out_channels')
+NARROW = {**FEW, **dict.fromkeys(WIDTHS, 32), 'num_feats': 16}
+
+
+def _shrink_queries(model: ConfigDict) -> None:
+    # MMDetection 3.3.0 has the width of DINO's positions in its code.
+    smaller = FEW if model.type == 'DINO' else NARROW
+    for _, node in walk(model, 'model'):
+        for key, value in smaller.items():
+            if key in node:
+                node[key] = value
+        if 'oversample_ratio' in node:  # points of masks, not of attention
+            node.num_points = 64
+        if node.get('type') == 'BatchFixedSizePad':
+            node.size = (HEIGHT, WIDTH)
+        if 'in_channels' in node:
+            node.in_channels = DIMS[-len(node.in_channels) :]
 
 
 def _shrink_detector(model: ConfigDict) -> None:
@@ -56,9 +97,10 @@ def _shrink_detector(model: ConfigDict) -> None:
     model.neck.update(in_channels=DIMS, out_channels=8)
     model.rpn_head.update(in_channels=8, feat_channels=8)
     roi = model.roi_head
-    for part in (roi.bbox_roi_extractor, roi.mask_roi_extractor):
-        part.out_channels = 8
-    roi.mask_head.update(in_channels=8, conv_out_channels=8)
+    roi.bbox_roi_extractor.out_channels = 8
+    if roi.mask_head:
+        roi.mask_roi_extractor.out_channels = 8
+        roi.mask_head.update(in_channels=8, conv_out_channels=8)
     heads = (
         roi.bbox_head if isinstance(roi.bbox_head, list) else [roi.bbox_head]
     )

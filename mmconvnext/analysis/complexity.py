@@ -3,18 +3,26 @@
 FLOPs are multiply-adds, at batch 1, of convolutions (transposed ones
 included) and matrix products; norms (GRN included), activations, pooling,
 resizing, RoIAlign and NMS are not counted. A detector's heads see 1,000 boxes
-and 100 masks per image, whatever the image holds. Nothing is computed:
-tensors are on the meta device, so that every size takes seconds.
+and 100 masks per image, whatever the image holds. Sampling at points, as in
+deformable attention, is interpolation and not counted either; attention's own
+products are.
+
+Nothing is computed: tensors are on the meta device, so that every size takes
+seconds. The exception is what has queries (DETR, DINO, MaskFormer and their
+like): it looks at values, so it runs on the CPU, with zeros for weights.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import MODELS
+from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -62,22 +70,19 @@ def parts_of(
 
     Raises:
         ValueError: for a model that is neither a segmentor nor a detector
-            with dense heads or RoI heads (DETR and its like, which read
-            more than feature maps).
+            with a transformer, dense heads or RoI heads.
     """
-    if hasattr(model, 'decoder'):
-        raise ValueError(
-            f'{type(model).__name__} has a transformer over its feature '
-            f'maps, whose FLOPs are not counted'
-        )
     maps = model.backbone(image)
     yield 'backbone', lambda: model.backbone(image)
     if getattr(model, 'neck', None) is not None:
         maps = model.neck(before := maps)
         yield 'neck', lambda: model.neck(before)
+    if hasattr(model, 'forward_transformer'):
+        yield 'transformer', lambda: _transformer(model, image, maps)
+        return
     heads = [name for name in DENSE_HEADS if getattr(model, name, None)]
     for name in heads:
-        yield name, lambda name=name: _dense(getattr(model, name), maps)
+        yield name, lambda name=name: _head(getattr(model, name), image, maps)
     if hasattr(model, 'roi_head'):
         yield from _roi_parts(model.roi_head, image)
     elif not heads:
@@ -87,11 +92,56 @@ def parts_of(
         )
 
 
-DENSE_HEADS = ('decode_head', 'rpn_head', 'bbox_head', 'mask_head')
+DENSE_HEADS = (
+    'decode_head',
+    'panoptic_head',
+    'rpn_head',
+    'bbox_head',
+    'mask_head',
+)
 
 
-def _dense(head: nn.Module, maps: Sequence[Tensor]) -> None:
+def _transformer(
+    model: nn.Module, image: Tensor, maps: Sequence[Tensor]
+) -> None:
+    """Run what follows the neck of DETR and its like."""
+    for name, part in model.named_children():
+        if name not in ('backbone', 'neck'):
+            _fill(part)
+    # Embeddings of levels belong to the model itself.
+    for name, parameter in list(model.named_parameters(recurse=False)):
+        zeros = torch.zeros(parameter.shape, device='cpu')
+        setattr(model, name, nn.Parameter(zeros))
+    with torch.device('cpu'):
+        inputs = model.forward_transformer(_zeros(maps), _samples(image))
+        model.bbox_head(**inputs)
+
+
+def _fill(part: nn.Module) -> None:
+    """Bring a part from the meta device to the CPU, full of zeros."""
+    part.to_empty(device='cpu')
+    for tensor in (*part.parameters(), *part.buffers()):
+        tensor.zero_()
+
+
+def _zeros(maps: Sequence[Tensor]) -> List[Tensor]:
+    return [torch.zeros(each.shape, device='cpu') for each in maps]
+
+
+def _samples(image: Tensor) -> List[BaseDataElement]:
+    """Say how large the image is, as a loader's samples do."""
+    size = tuple(image.shape[-2:])
+    names = ('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape')
+    return [BaseDataElement(metainfo=dict.fromkeys(names, size))]
+
+
+def _head(head: nn.Module, image: Tensor, maps: Sequence[Tensor]) -> None:
     """Run a head, or the heads of a cascade, over feature maps."""
+    if 'batch_data_samples' in inspect.signature(head.forward).parameters:
+        _fill(head)
+        with torch.device('cpu'):
+            head(_zeros(maps), _samples(image))
+        return
     result = None
     for each in as_modules(head):
         result = each(maps) if result is None else each(maps, result)
@@ -125,7 +175,9 @@ def complexity(cfg: Config, shape: Tuple[int, int]) -> Complexity:
     """Count a config's model at an input of ``shape`` (height, width)."""
     enter_scope(cfg)
     with torch.device('meta'), torch.no_grad():
-        model = revert_sync_batchnorm(MODELS.build(cfg.model))
+        # Some of the hosts' models write into their config.
+        model = MODELS.build(copy.deepcopy(cfg.model))
+        model = revert_sync_batchnorm(model)
         model.to('meta').eval()
         channels = getattr(model.backbone, 'in_channels', 3)
         image = torch.empty(1, channels, *shape)

@@ -100,7 +100,14 @@ def test_a_released_model_is_that_of_its_recipe(name: str) -> None:
     assert test in commands
 
 
-@pytest.mark.parametrize('model', MODELS, ids=lambda model: model['Name'])
+def counted(model: dict) -> object:
+    """What has queries is computed, on one core in ten seconds or more."""
+    slow = model['Name'].startswith(('mask2former', 'dino'))
+    marks = [pytest.mark.slow] if slow else []
+    return pytest.param(model, id=model['Name'], marks=marks)
+
+
+@pytest.mark.parametrize('model', map(counted, MODELS))
 def test_counts_are_the_tool_s(model: dict) -> None:
     cfg, data = Config.fromfile(ROOT / model['Config']), model['Metadata']
     found = complexity(cfg, default_shape(cfg))

@@ -236,13 +236,3 @@ def test_boxes_are_browsed_and_counted(
     parts = complexity(boxes, (64, 64)).parts
     mask = whole.parts['mask_head']
     assert {**parts, 'mask_head': mask} == whole.parts
-
-
-def test_transformers_over_maps_are_not_counted() -> None:
-    cfg = Config.fromfile(
-        Path(sys.modules['mmdet'].__file__).parent
-        / '.mim/configs/detr/detr_r50_8xb2-150e_coco.py'
-    )
-    cfg.model.backbone.init_cfg = None
-    with pytest.raises(ValueError, match='DETR has a transformer'):
-        complexity(cfg, (64, 64))

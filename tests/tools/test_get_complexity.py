@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Tuple
 
 import pytest
+import torch
 from mmengine.config import Config
+from tiny import batch, build, load, shrink
+from torch.utils.flop_counter import FlopCounterMode
 
 from mmconvnext.analysis.complexity import complexity, default_shape
 
@@ -61,6 +64,36 @@ def test_counts_by_hand(shape: Tuple[int, int]) -> None:
     for depth, dim, position in zip(depths, dims, positions):
         expected += depth * position * dim * (7 * 7 + 8 * dim)
     assert complexity(cfg, shape).parts['backbone'] == expected
+
+
+# What has queries looks at values: the tool counts it with zeros for weights.
+QUERIES = (
+    'dino_convnextv2_tiny_coco',
+    'mask2former_convnextv2_tiny_coco',
+    'mask2former_convnextv2_tiny_ade20k',
+)
+
+
+@pytest.mark.parametrize('name', QUERIES)
+def test_counts_queries_as_a_forward_pass_does(name: str) -> None:
+    cfg = shrink(load(f'{name}.py'))
+    found = complexity(cfg, (64, 96))
+    image, samples = torch.rand(1, 3, 64, 96), batch(cfg.default_scope)
+    samples = samples['data_samples'][:1]
+    model = build(cfg).eval()
+    model.init_weights()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        maps = model.extract_feat(image)
+        if cfg.model.type == 'DINO':
+            model.bbox_head(**model.forward_transformer(maps, samples))
+        elif cfg.model.type == 'Mask2Former':
+            model.panoptic_head(maps, samples)
+        else:
+            model.decode_head(maps, samples)
+    assert counter.get_total_flops() == 2 * found.flops
+    assert found.params == sum(p.numel() for p in model.parameters())
+    (part,) = {*found.parts} - {'backbone', 'neck'}
+    assert found.parts[part] > found.parts['backbone']
 
 
 def test_runs_as_a_program() -> None:

@@ -1,5 +1,7 @@
 # DINO (arXiv 2203.03605) with four scales: strides 8, 16 and 32 of the
-# backbone, and 64.
+# backbone, and 64. The maintained fork's decoder encodes places in 1,024
+# numbers instead of MMDetection's 512: a file of one does not load into the
+# other.
 _base_ = './convnext.py'
 arch = 'tiny'
 _attention = dict(embed_dims=256, dropout=0.0)

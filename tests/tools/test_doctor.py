@@ -648,3 +648,27 @@ def test_a_config_is_part_of_the_report(stack: Stack) -> None:
     code, text = stack.examine('--config', 'none.py')
     assert code == 1
     assert 'config: config none.py does not exist' in text
+
+
+@pytest.mark.parametrize(
+    'base',
+    [
+        'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+        'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py',
+    ],
+)
+def test_a_base_of_a_host_is_found(base: str, tmp_path: Path) -> None:
+    """In a process of its own: here mmconvnext is imported."""
+    path = tmp_path / 'mine.py'
+    path.write_text(f'_base_ = {base!r}\n', encoding='utf-8')
+    run = 'import sys; from checkup.config import probe_config; '
+    run += 'print(probe_config(sys.argv[1])()["problems"])'
+    places = [str(TOOLS), str(TOOLS.parent)]
+    done = subprocess.run(
+        [sys.executable, '-c', run, path],
+        capture_output=True,
+        text=True,
+        env={**os.environ, 'PYTHONPATH': os.pathsep.join(places)},
+    )
+    assert 'does not load' not in done.stdout
+    assert 'data set not found' in done.stdout, done.stderr

@@ -141,6 +141,9 @@ def probe_config(name: str) -> Callable[[], dict]:
         if not path.is_file():
             what = f'config {name} does not exist'
             return dict(problems=[(what, f'ls {path.parent}')])
+        # It finds configs of every host as a base, as for the other tools.
+        with contextlib.suppress(Exception):  # which is a finding by itself
+            importlib.import_module('mmconvnext')
         try:
             cfg = Config.fromfile(path, import_custom_modules=False)
         except Exception as error:

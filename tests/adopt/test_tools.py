@@ -74,6 +74,14 @@ val_dataloader = dict(dataset=dict(
     **maps), **no_workers)
 test_dataloader = val_dataloader
 """
+# A weight for each class: of 9, and for no object.
+QUERIES = (
+    SEGMENTATION
+    + """
+model['decode_head'].update(
+    num_queries=9, loss_cls=dict(class_weight=[1.0] * 9 + [0.1]))
+"""
+)
 # config: its project, images, the metric that test.py prints
 PROJECTS = {
     'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py': (
@@ -81,8 +89,18 @@ PROJECTS = {
         'coco/val2017',
         'bbox_mAP',
     ),
+    'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py': (
+        DETECTION,
+        'coco/val2017',
+        'bbox_mAP',
+    ),
     'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py': (
         SEGMENTATION,
+        'ade20k/images/validation',
+        'mIoU',
+    ),
+    'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py': (
+        QUERIES,
         'ade20k/images/validation',
         'mIoU',
     ),

@@ -81,6 +81,29 @@ def test_file_reads_as_people_write(name: str, tmp_path: Path) -> None:
     assert len(found) >= 4 and found == sorted(found)
 
 
+PROJECTS = Path(__file__).parents[1] / 'campaigns' / 'projects'
+
+
+@pytest.mark.parametrize(
+    ('name', 'heads', 'channels'),
+    [
+        ('rtmdet_cspnext_nuclei', 'neck', [80, 160, 320]),
+        ('mask2former_r18_camvid', 'decode_head', [40, 80, 160, 320]),
+    ],
+)
+def test_projects_of_the_campaign_are_adopted(
+    name: str, heads: str, channels: list, tmp_path: Path
+) -> None:
+    host = read(str(PROJECTS / f'{name}.py'))
+    cfg, report = adopt(host, 'atto', weights='none')
+    write(cfg, report, host, tmp_path / 'mine.py')
+    again = Config.fromfile(tmp_path / 'mine.py')
+    assert again.model[heads].in_channels == channels
+    for key in ('train_dataloader', 'val_dataloader', 'param_scheduler'):
+        assert again[key] == host[key]
+    assert again.optim_wrapper.optimizer == host.optim_wrapper.optimizer
+
+
 def test_file_of_a_project_is_named_by_its_path(tmp_path: Path) -> None:
     own = tmp_path / 'project' / 'mine.py'
     own.parent.mkdir()

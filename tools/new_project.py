@@ -42,27 +42,7 @@ def parse_args() -> argparse.Namespace:
         help='of the V2 backbone: atto, femto, pico, nano, tiny (default), '
         'small, base, large, huge',
     )
-    parser.add_argument(
-        '--classes',
-        nargs='+',
-        default=[],
-        metavar='NAME',
-        help='names in their order; objects of other classes are left out',
-    )
-    parser.add_argument(
-        '--rename',
-        nargs='+',
-        default=[],
-        metavar='OLD=NEW',
-        help='give a class another name, or that of another class',
-    )
-    parser.add_argument(
-        '--zero',
-        choices=['class', 'ignore'],
-        default='',
-        help='whether label 0 of a map is a class (a background is one), or '
-        'unlabelled',
-    )
+    of_labels(parser)
     parser.add_argument(
         '--weights',
         choices=['auto', 'none'],
@@ -85,6 +65,31 @@ def parse_args() -> argparse.Namespace:
         '--overwrite', action='store_true', help='replace an earlier project'
     )
     return parser.parse_args()
+
+
+def of_labels(parser: argparse.ArgumentParser) -> None:
+    """Add what the labels do not say themselves."""
+    parser.add_argument(
+        '--classes',
+        nargs='+',
+        default=[],
+        metavar='NAME',
+        help='names in their order; objects of other classes are left out',
+    )
+    parser.add_argument(
+        '--rename',
+        nargs='+',
+        default=[],
+        metavar='OLD=NEW',
+        help='give a class another name, or that of another class',
+    )
+    parser.add_argument(
+        '--zero',
+        choices=['class', 'ignore'],
+        default='',
+        help='whether label 0 of a map is a class (a background is one), or '
+        'unlabelled',
+    )
 
 
 def renames(words: Sequence[str]) -> Dict[str, str]:

@@ -148,7 +148,9 @@ def resolve_resume(cfg: Any) -> None:
     if not cfg.get('resume') or cfg.get('load_from'):
         return
     path, sentence = latest_whole(cfg.work_dir)
-    print_log(sentence, 'current', logging.WARNING)
+    as_asked = sentence == f'resuming from {path}'
+    level = logging.INFO if as_asked else logging.WARNING
+    print_log(sentence, 'current', level)
     if path is None:
         cfg.resume = False
     else:

@@ -27,6 +27,8 @@ WARNINGS = (
     # A loss of MMSegmentation, whose default is its papers'.
     (r'Default ``avg_non_ignore`` is False', r'mmseg\.models\.losses'),
     (r'`reduce_zero_label` will be deprecated', r'mmseg\.datasets'),
+    # A copy of masks in Cascade Mask R-CNN.
+    (r'To copy construct from a tensor', r'mmdet\.models'),
     # Hooks that draw only where they are asked to.
     (r'The draw is False', r'mm(det|seg)\.engine\.hooks'),
 )

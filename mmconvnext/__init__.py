@@ -1,27 +1,26 @@
 """ConvNeXt V1 and V2 for dense prediction, as an OpenMMLab plugin.
 
-Importing the package registers everything under the scope ``mmconvnext``.
+In a process that has loaded mmengine, importing the package registers
+everything under the scope ``mmconvnext``. Elsewhere it loads no library, for
+:mod:`mmconvnext.deploy` runs exported files where torch is not installed: a
+public name (:mod:`.public`) is imported when it is used, and mmengine learns
+the names of our configs (:mod:`.hub`) as soon as it is imported.
 """
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, List
+
+from . import late
 
 __version__ = '0.2.0'
 
-from . import hub
-from .analysis.hook import FeatureCollapseHook
-from .models.convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
-from .models.layers import GRN, LayerNorm2d
-from .pretrain.dataset import ImageFolderDataset
-from .pretrain.fcmae import FCMAE
-from .pretrain.hooks import (
-    LossCurveHook,
-    NonFiniteLossHook,
-    ReconstructionHook,
-    SkippedImagesHook,
-)
-from .training.augmentation import RandomFlip, RandomResizedCrop
-from .training.optim import LayerDecayOptimWrapperConstructor
-from .training.resume import ExactResumeHook
-
-hub.install()
+if TYPE_CHECKING:
+    # ruff: noqa: F403, F405
+    from .public import *
 
 __all__ = [
     'ARCHS',
@@ -42,3 +41,24 @@ __all__ = [
     'ReconstructionHook',
     'SkippedImagesHook',
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: a public name, or a part of the package."""
+    if name in __all__:
+        return getattr(import_module('.public', __name__), name)
+    if not name.startswith('_') and find_spec(f'{__name__}.{name}'):
+        return import_module(f'.{name}', __name__)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> List[str]:
+    return sorted({*globals(), *__all__})
+
+
+if 'mmengine' in sys.modules:
+    import_module('.public', __name__)
+else:
+    # hub alone: a part of the package may be what imports mmengine, and
+    # `public` would need that part, which is not loaded yet.
+    late.after_import('mmengine', lambda: import_module('.hub', __name__))

@@ -107,19 +107,26 @@ def device(asked: Optional[str]) -> str:
     return asked or ('cuda' if torch.cuda.is_available() else 'cpu')
 
 
-def load_config(args: argparse.Namespace) -> Config:
+def load_config(
+    args: argparse.Namespace, given: Optional[Config] = None
+) -> Config:
     """Read the config file and apply the command line to it.
+
+    Args:
+        args: of the tool.
+        given: in the place of a file, from an exported model.
 
     Raises:
         FileNotFoundError: when the file is missing.
         ValueError: when ``--data-root`` meets a config without data_root.
     """
-    cfg = read_config(args.config)
+    cfg = read_config(args.config) if given is None else given
     if args.data_root is not None:
         set_data_root(cfg, args.data_root)
     cfg.merge_from_dict(settings(args.cfg_options))
     if hasattr(args, 'work_dir'):
-        stem = Path(args.config.replace(hub.PREFIX, '')).stem
+        named = args.config or args.checkpoint
+        stem = Path(named.replace(hub.PREFIX, '')).stem
         default = cfg.get('work_dir') or str(Path('work_dirs', stem))
         cfg.work_dir = args.work_dir or default
         cfg.launcher = args.launcher

@@ -2,7 +2,7 @@
 
 mmengine finds the configs of the packages it lists, in folders, under names
 like ``mmdet::folder/file``; it lists no others and takes no entry points.
-:func:`install`, which importing mmconvnext calls, lets it ask here first,
+:func:`install`, which importing this module calls, lets it ask here first,
 as ``_base_`` of a config and in ``mmengine.hub``. A ``_base_`` of a host is
 found by its module: mmengine asks for the distribution, which is another one
 for the maintained forks, with pkg_resources, which setuptools has dropped.
@@ -20,8 +20,6 @@ from mmengine import hub
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
-
-from .configs import HOSTS, host_of
 
 PREFIX = 'mmconvnext::'
 PACKAGE = Path(__file__).parent
@@ -66,6 +64,9 @@ def config_folders(host: str) -> Iterator[Path]:
 
 def host_config(name: str) -> Optional[Path]:
     """Return the file of ``mmdet::folder/NAME.py``, None for other names."""
+    # Here, for importing `configs` imports mmengine, and that this module.
+    from .configs import HOSTS
+
     host, _, inside = name.partition('::')
     if host not in HOSTS or not inside:
         return None
@@ -92,6 +93,8 @@ def get_config(name: str, pretrained: bool = False) -> Config:
 
 def get_model(name: str, pretrained: bool = False, **kwargs: Any) -> nn.Module:
     """Build the model of one of our configs, as ``mmengine.hub.get_model``."""
+    from .configs import host_of
+
     cfg = get_config(name, pretrained)
     with DefaultScope.overwrite_default_scope(host_of(cfg) or None):
         return MODELS.build(cfg.model, default_args=kwargs)
@@ -143,3 +146,6 @@ def _ours_first(
 
     choose.mmengine_s = theirs
     return choose
+
+
+install()

@@ -1,9 +1,9 @@
 """Child registries with scope ``mmconvnext``.
 
 mmengine imports ``<scope>.registry`` when it meets a type such as
-``mmconvnext.ConvNeXtV2``; importing this module runs the package's
-``__init__``, which registers everything. That is why any host resolves our
-types without ``custom_imports``.
+``mmconvnext.ConvNeXtV2``, and asks the registry of that scope for the type.
+Before it answers, a registry imports the modules of :data:`LOCATIONS`. That
+is why any host resolves our types without ``custom_imports``.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from __future__ import annotations
 from mmengine import registry as engine
 
 SCOPE = 'mmconvnext'
-# Modules that register types which importing the package leaves out; a
-# registry imports them when it is asked for a type.
-LATE = ('mmconvnext.inference.outputs',)
+# Modules that register types, in themselves or in what they import.
+LOCATIONS = (
+    'mmconvnext.public',
+    'mmconvnext.inference.outputs',
+    'mmconvnext.deploy.exported_model',
+)
 
 
 def _child(parent: engine.Registry) -> engine.Registry:
     return engine.Registry(
-        parent.name, parent=parent, scope=SCOPE, locations=[SCOPE, *LATE]
+        parent.name, parent=parent, scope=SCOPE, locations=list(LOCATIONS)
     )
 
 

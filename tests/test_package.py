@@ -9,7 +9,8 @@ from typing import Iterator
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / 'mmconvnext'
-GROUND = {'archs', 'configs', 'files', 'hub', 'mmcv_ops', 'ops', 'registry'}
+GROUND = {'archs', 'configs', 'files', 'hub', 'late', 'mmcv_ops', 'ops'}
+GROUND |= {'registry'}
 MODELS = GROUND | {'checkpoint', 'models'}
 # folder or module: those that it may import besides itself
 MAY_IMPORT = {
@@ -25,7 +26,8 @@ MAY_IMPORT = {
     'data': GROUND,
     'analysis': MODELS,
     'cli': GROUND | {'checkpoint', 'data', 'training'},
-    '__init__': MODELS | {'analysis', 'pretrain', 'training'},
+    '__init__': {'late', 'public'},
+    'public': MODELS | {'analysis', 'pretrain', 'training'},
 }
 # Rooms that import a host inside of functions.
 MEET_HOSTS = ('adopt', 'data', 'deploy', 'inference')
@@ -138,3 +140,45 @@ def test_text_is_utf8_whatever_the_locale(file: Path) -> None:
         assert 'encoding' in {word.arg for word in call.keywords}, (
             f'{file}:{call.lineno}: no encoding'
         )
+
+
+@pytest.mark.parametrize(
+    'code',
+    ['import mmconvnext.deploy', 'from mmconvnext import deploy, files'],
+)
+def test_running_files_loads_no_torch(code: str) -> None:
+    """Exported files run where there is none."""
+    code += (
+        '\nimport sys\n'
+        'heavy = {"torch", "mmengine", "mmcv", "mmdet", "mmseg"}\n'
+        'print(heavy & {name.split(".")[0] for name in sys.modules})\n'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == 'set()', done.stderr
+
+
+def test_with_mmengine_importing_the_package_registers_its_types() -> None:
+    code = (
+        'import mmengine, mmconvnext, sys\n'
+        'registry = sys.modules["mmconvnext.registry"]\n'
+        'print(*registry.MODELS.module_dict)'
+    )
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True
+    )
+    assert {'ConvNeXt', 'ConvNeXtV2', 'FCMAE'} <= set(done.stdout.split())
+
+
+def test_public_names_are_there() -> None:
+    import mmconvnext
+    from mmconvnext import public
+
+    assert mmconvnext.__all__ == public.__all__
+    for name in mmconvnext.__all__:
+        assert getattr(mmconvnext, name) is getattr(public, name)
+    assert set(mmconvnext.__all__) <= set(dir(mmconvnext))
+    assert mmconvnext.training.optim.__name__ == 'mmconvnext.training.optim'
+    with pytest.raises(AttributeError, match='no attribute .nothing'):
+        mmconvnext.nothing  # noqa: B018

@@ -39,12 +39,77 @@ def with_config(description: str) -> argparse.ArgumentParser:
     """Start a parser of a tool that takes one config."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument('config', help='config file')
+    data_root(parser)
+    options_of_config(parser)
+    return parser
+
+
+def with_model(description: str) -> argparse.ArgumentParser:
+    """Start a parser of a tool that takes a config and a trained model.
+
+    An exported model brings its config. Parse with
+    ``parse_intermixed_args``: it looks at all positions at once.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        'config',
+        nargs='?',
+        help='config file; an exported model (.onnx) needs none',
+    )
+    parser.add_argument(
+        'checkpoint', help='checkpoint file, or exported model (.onnx)'
+    )
+    data_root(parser)
+    options_of_config(parser)
+    return parser
+
+
+def data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--data-root',
         help="folder of the data set, instead of the config's data_root",
     )
-    options_of_config(parser)
-    return parser
+
+
+def of_exported(parser: argparse.ArgumentParser, device: bool = False) -> None:
+    """Add the options of an exported model; see mmconvnext.deploy.load.
+
+    Args:
+        parser: of a tool that takes a model.
+        device: whether the tool lets the runner choose it for a checkpoint,
+            so that it is asked for exported models alone.
+    """
+    parser.add_argument(
+        '--runtime',
+        choices=['onnxruntime', 'openvino'],
+        help='that runs an exported model (default: onnxruntime)',
+    )
+    parser.add_argument(
+        '--precision',
+        help='in which openvino computes: fp32 (default) or bf16',
+    )
+    names = ('runtime', 'precision')
+    if device:
+        names += ('device',)
+        parser.add_argument(
+            '--device',
+            help='on which an exported model computes: cpu (default), cuda '
+            'or tensorrt; gpu with openvino',
+        )
+    parser.set_defaults(of_exported=names)
+
+
+def runs_file(args: argparse.Namespace) -> bool:
+    """Whether the model is an exported one; refuse its options otherwise."""
+    exported = args.checkpoint.lower().endswith('.onnx')
+    if not exported:
+        for name in args.of_exported:
+            if getattr(args, name) is not None:
+                raise ValueError(
+                    f'--{name} is for exported models (.onnx), got '
+                    f'{args.checkpoint}'
+                )
+    return exported
 
 
 def of_runner(parser: argparse.ArgumentParser) -> None:

@@ -8,6 +8,7 @@
     python tools/benchmark.py depthwise         # kernels, on a GPU
     python tools/benchmark.py operators         # stand-in, compiled mmcv
     python tools/benchmark.py detector          # Mask R-CNN with either
+    python tools/benchmark.py exported          # files against eager mode
     python tools/benchmark.py curves --version 1 --picture curves.png
 
 Printed are medians over rounds and the medians, lowest and highest of the
@@ -37,6 +38,7 @@ MODES = {
     'depthwise': 'kernels.depthwise_rows',
     'operators': 'operators.operator_rows',
     'detector': 'operators.detector_rows',
+    'exported': 'exported.exported_rows',
     'curves': 'curves.curve_rows',
 }
 

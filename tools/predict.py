@@ -18,8 +18,7 @@ import arguments
 
 
 def parse_args() -> argparse.Namespace:
-    parser = arguments.with_config('Predict on images.')
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser = arguments.with_model('Predict on images.')
     parser.add_argument(
         'images',
         help='image file, folder (recursive), video file, number of a camera '
@@ -27,6 +26,7 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--out', required=True, help='folder for pictures')
     arguments.device(parser)
+    arguments.of_exported(parser)
     parser.add_argument(
         '--score-thr',
         type=float,
@@ -54,7 +54,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--frames', type=int, metavar='N', help='of a video: stop after N'
     )
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def build(args: argparse.Namespace) -> Any:
@@ -64,14 +64,20 @@ def build(args: argparse.Namespace) -> Any:
         FileNotFoundError, ValueError: for what is not there.
     """
     from mmconvnext import cli
+    from mmconvnext.deploy import hosts
     from mmconvnext.inference import Predictor, scorer
     from mmconvnext.inference.folder import root_of
     from mmconvnext.pretrain.reconstruction import Reconstructor
 
-    cfg = cli.load_config(args)
     check_source(args)
     cli.check_checkpoint(args.checkpoint)
+    given = hosts.config_for(args.config, args.checkpoint)
+    cfg = cli.load_config(args, given)
     where = (cfg, args.checkpoint, cli.device(args.device))
+    if arguments.runs_file(args):
+        options = dict(runtime=args.runtime, precision=args.precision)
+        hosts.use_file(cfg, args.checkpoint, device=args.device, **options)
+        where = (cfg, None, 'cpu')
     if 'test_dataloader' not in cfg:  # pre-training
         if args.labels is not None:
             raise ValueError('--labels: FCMAE predicts pixels, has no labels')
@@ -126,7 +132,7 @@ def draw_folder(predictor: Any, args: argparse.Namespace) -> bool:
     from mmconvnext.inference.folder import predict_folder, table
     from mmconvnext.inference.saving import LabelSaver
 
-    title = f'{Path(args.config).stem}: {args.images}'
+    title = f'{Path(args.config or args.checkpoint).stem}: {args.images}'
     saver = None
     if args.save_labels:
         saver = LabelSaver(predictor.painter, predictor.score_thr, args.out)

@@ -9,8 +9,8 @@
 #
 # .venv has the hosts; .venv-zoo lies on top of it and adds the model
 # libraries that some tests compare against (they want a torchvision that
-# fits torch, and hosts should not meet it), Triton and ONNX. It runs only
-# without arguments. TEST_WORKERS processes (2) share the files.
+# fits torch, and hosts should not meet it), Triton and torch's newer exporter.
+# It runs only without arguments. TEST_WORKERS processes (2) share the files.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 source tools/setup_env.sh
@@ -33,9 +33,12 @@ fi
 
 VENV="${VENV:-${VENVS[$HOSTS]}}"
 setup_hosts "$VENV" "${SETS[$HOSTS]}"
-if ! is_done "$VENV" tests requirements/tests.txt; then
-    pip_install "$PY" -r requirements/tests.txt
-    mark_done "$VENV" tests requirements/tests.txt
+LIBRARIES=(requirements/tests.txt requirements/deploy.txt)
+# Its torch is too old to export.
+[ "$HOSTS" != oldest ] || LIBRARIES=(requirements/tests.txt)
+if ! is_done "$VENV" tests "${LIBRARIES[@]}"; then
+    pip_install "$PY" "${LIBRARIES[@]/#/--requirement=}"
+    mark_done "$VENV" tests "${LIBRARIES[@]}"
 fi
 
 # Two data workers and two cores: more threads only wait for each other.

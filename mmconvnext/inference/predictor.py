@@ -26,13 +26,14 @@ ConfigLike = Union[str, 'os.PathLike[str]', Config]
 
 
 def load_model(
-    cfg: ConfigLike, checkpoint: str, device: str = 'cpu'
+    cfg: ConfigLike, checkpoint: Optional[str], device: str = 'cpu'
 ) -> BaseModel:
     """Build the config's model with all its weights from a checkpoint.
 
     Args:
         cfg: config of either host, or the path of one; it is not changed.
-        checkpoint: of the whole model.
+        checkpoint: of the whole model; None for one that brings its weights
+            (an exported file).
         device: to put it on.
 
     Returns:
@@ -48,11 +49,17 @@ def load_model(
     settings.pop('init_cfg', None)
     settings.get('backbone', {}).pop('init_cfg', None)
     model = revert_sync_batchnorm(MODELS.build(settings))
+    if checkpoint is not None:
+        _fill(model, checkpoint)
+    return model.to(device).eval()
+
+
+def _fill(model: BaseModel, checkpoint: str) -> None:
+    """Load a checkpoint that accounts for the whole model."""
     raw = weights_io.read(checkpoint)
     for line in fit.require_whole(model, raw, str(checkpoint)):
         print_log(line, 'current')
     model.load_state_dict(fit.state_of(raw), strict=False)
-    return model.to(device).eval()
 
 
 def as_config(cfg: ConfigLike) -> Config:
@@ -67,7 +74,7 @@ class Predictor:
 
     Args:
         cfg: config of either host, or the path of one.
-        checkpoint: of the whole model.
+        checkpoint: of the whole model; None as for :func:`load_model`.
         device: to run on.
         score_thr: lowest score of a drawn detection; None takes the one
             with the best F1 on validation, where the checkpoint's folder
@@ -78,7 +85,7 @@ class Predictor:
     def __init__(
         self,
         cfg: ConfigLike,
-        checkpoint: str,
+        checkpoint: Optional[str],
         device: str = 'cpu',
         score_thr: Optional[float] = None,
         labels: Any = None,

@@ -146,9 +146,14 @@ def by_epoch(runner: Runner) -> bool:
 
 def facts(runner: Runner, mode: str = 'train') -> List[str]:
     """Say what data, model and weights a run has."""
+    model = bare(runner.model)
+    data = f'data      {data_words(runner, mode)}'
+    exported = getattr(model, 'words', None)
+    if exported:  # a file in the place of a model
+        return [data, f'model     {exported}']
     return [
-        f'data      {data_words(runner, mode)}',
-        f'model     {model_words(bare(runner.model))}',
+        data,
+        f'model     {model_words(model)}',
         f'weights   {weights_words(runner, mode)}',
     ]
 

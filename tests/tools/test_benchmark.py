@@ -5,6 +5,7 @@ Runs in this process and at tiny width: ``atto`` has a smaller row here.
 
 import copy
 import csv
+import importlib.util
 import json
 import subprocess
 import sys
@@ -16,7 +17,8 @@ from typing import Dict, List
 import pytest
 import tiny
 import torch
-from bench import backbones, fcmae, kernels, steps, subjects, timing
+from bench import backbones, exported, fcmae, kernels, steps, subjects, timing
+from exported import need_extras
 from imports import import_tool
 from runs import ROOT
 from torch import Tensor, nn
@@ -338,7 +340,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(archs.ARCHS, 'atto', row)
     cli = types.SimpleNamespace(**vars(steps.cli))
     cli.read_config = narrow
-    monkeypatch.setattr(steps, 'cli', cli)
+    for module in (steps, exported):
+        monkeypatch.setattr(module, 'cli', cli)
 
 
 def call(monkeypatch: pytest.MonkeyPatch, args: List[object]) -> None:
@@ -354,6 +357,7 @@ def paths_here() -> int:
 
 SMALL = ['--size', 32, 64]
 FAST = ['--subjects', *PLAIN]
+ONE_FILE = ['--subjects', 'onnxruntime-int8']
 HALF = ['--precision', 'bfloat16', '--passes', 'training']
 # arguments, rows, a column of numbers above zero
 CALLS = {
@@ -366,6 +370,12 @@ CALLS = {
     'fcmae': (['fcmae', '--size', 64, 64, '--batch', 2], 6, ''),
     'segmentor': (['segmentor', *SMALL, *FAST, '--batch', 2], 3, 'ms'),
     'mask_rcnn': (['mask_rcnn', '--size', 64, 64, *FAST], 3, 'ms'),
+    # Three models in eager mode and as a file, and timm's where it is.
+    'exported': (
+        ['exported', '--size', 96, 128, *ONE_FILE],
+        6 + 2 * (importlib.util.find_spec('timm') is not None),
+        'ratio',
+    ),
 }
 
 
@@ -374,6 +384,8 @@ CALLS = {
 def test_modes_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
 ) -> None:
+    if name == 'exported':
+        need_extras()
     args, count, column = CALLS[name]
     call(monkeypatch, [*args, '--out', tmp_path / 'rows.csv'])
     rows = read(tmp_path / 'rows.csv')

@@ -23,6 +23,7 @@ Row = Dict[str, object]
 PROC = Path('/proc/self')
 KNOWS_PEAK = PROC.joinpath('clear_refs').exists()
 LIBRARIES = ('triton', 'timm', 'transformers', 'onedl-mmpretrain')
+LIBRARIES += ('onnxruntime', 'openvino')
 
 
 def pair(name: str, reference: Callable, ours: Callable, repeats: int) -> Row:

@@ -1,0 +1,20 @@
+"""Whole models as ONNX files, and running them.
+
+:func:`load` and what it returns import neither torch nor the hosts. Writing
+files (:mod:`.export`, :mod:`.parity`, :mod:`.quantize`) and using them in
+place of a checkpoint (:mod:`.hosts`) do.
+"""
+
+from .description import Description
+from .runner import Detections, Detector, Segmentation, Segmentor, load
+from .runtimes import RUNTIMES
+
+__all__ = [
+    'RUNTIMES',
+    'Description',
+    'Detections',
+    'Detector',
+    'Segmentation',
+    'Segmentor',
+    'load',
+]

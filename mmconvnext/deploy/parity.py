@@ -41,6 +41,8 @@ LIMITS: Dict[str, Dict[str, Dict[str, float]]] = {
     },
 }
 SURE, OVERLAP = 0.3, 0.8
+# Rounding decides the order of scores that are as close as this.
+TIE = 1e-5
 
 
 class Row(NamedTuple):
@@ -174,8 +176,9 @@ def objects(
 ) -> Dict[str, float]:
     """Differences of detections: in order, or of those that matter.
 
-    In float32 the lists must be the same; in other precisions those that
-    the reference is sure of are looked for.
+    In float32 the lists must be the same, but for the order of scores that
+    are equal to rounding (``moved`` counts those); in other precisions those
+    that the reference is sure of are looked for.
     """
     truth = sample.pred_instances.numpy()
     if precision != 'fp32':
@@ -185,17 +188,41 @@ def objects(
     }
     # Of another number, none of the rest can be compared.
     same = values['objects'] == 0
-    pairs = {
-        'boxes px': (truth.bboxes, result.boxes),
-        'scores': (truth.scores, result.scores),
-    }
-    values['classes'] = _count(truth.labels, result.labels, same)
-    for name, (a, b) in pairs.items():
-        values[name] = _largest(a, b, same)
+    order = in_order(truth, result) if same else np.arange(0)
+    values['moved'] = _count(order, np.arange(len(order)), same)
+    values['classes'] = _count(truth.labels, result.labels[order], same)
+    boxes = result.boxes[order]
+    values['boxes px'] = _largest(truth.bboxes, boxes, same)
+    # Place by place: the best comes first.
+    values['scores'] = _largest(truth.scores, result.scores, same)
     values['mask pixels %'] = 0.0
     if result.masks is not None and same:
-        values['mask pixels %'] = 100 * _share(truth.masks, result.masks)
+        masks = result.masks[order]
+        values['mask pixels %'] = 100 * _share(truth.masks, masks)
     return values
+
+
+def in_order(truth: Any, result: Detections) -> Array:
+    """Find each detection of the reference in as many of a file.
+
+    It is the nearest of those of its class whose scores differ by at most
+    :data:`TIE`; where there is none, the one at its place.
+
+    Returns:
+        Indices into ``result``, each once.
+    """
+    free = np.ones(len(truth.labels), bool)
+    order = np.empty(len(free), int)
+    for i, (box, score, label) in enumerate(
+        zip(truth.bboxes, truth.scores, truth.labels)
+    ):
+        tied = free & (result.labels == label)
+        tied &= np.abs(result.scores - score) <= TIE
+        far = np.where(tied, np.abs(result.boxes - box).max(1), np.inf)
+        place = i if free[i] else int(free.argmax())
+        order[i] = far.argmin() if tied.any() else place
+        free[order[i]] = False
+    return order
 
 
 def _count(a: Array, b: Array, same: bool) -> float:

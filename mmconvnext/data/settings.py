@@ -177,17 +177,7 @@ def choose(
     length = _length(task, gpu, count, batch.value, epochs)
     most = _most(summary)
     weights = _weights(task, arch, machine)
-    where = machine.gpu or 'no GPU'
-    amp = Choice(
-        'precision',
-        'bfloat16' if machine.bfloat16 else 'float32',
-        where if gpu else 'no GPU: half precision is slower on a CPU',
-    )
-    heads = Choice(
-        'heads',
-        'narrow' if small else 'of the recipes',
-        f'{arch} on {where}',
-    )
+    amp, heads = _precision(machine), _heads(small, arch, machine)
     own = [scale, crop] if task == 'seg' else [scale, anchor, most]
     return Settings(
         task,
@@ -204,6 +194,17 @@ def choose(
         machine.bfloat16,
         (*own, batch, length, weights, amp, heads),
     )
+
+
+def _precision(machine: Machine) -> Choice:
+    words = machine.gpu or 'no GPU: half precision is slower on a CPU'
+    number = 'bfloat16' if machine.bfloat16 else 'float32'
+    return Choice('precision', number, words)
+
+
+def _heads(small: bool, arch: str, machine: Machine) -> Choice:
+    width = 'narrow' if small else 'of the recipes'
+    return Choice('heads', width, f'{arch} on {machine.gpu or "no GPU"}')
 
 
 def _scale(task: str, gpu: bool, summary: Summary) -> Tuple[Choice, Choice]:

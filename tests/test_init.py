@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mmconvnext import late
+from mmconvnext import after_import
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_acts_once_after_the_import(module: str) -> None:
     seen, finders = [], [*sys.meta_path]
-    late.after_import(module, lambda: seen.append(sys.modules[module].value))
+    after_import(module, lambda: seen.append(sys.modules[module].value))
     assert not seen and len(sys.meta_path) == len(finders) + 1
     import a_module
 
@@ -35,14 +35,14 @@ def test_acts_once_after_the_import(module: str) -> None:
 
 def test_asking_for_the_module_is_not_importing_it(module: str) -> None:
     seen = []
-    late.after_import(module, lambda: seen.append(module))
+    after_import(module, lambda: seen.append(module))
     assert importlib.util.find_spec(module) and not seen
     importlib.import_module(module)
     assert seen == [module]
 
 
 def test_where_there_is_no_such_module(module: str) -> None:
-    late.after_import('nowhere_at_all', lambda: pytest.fail('acted'))
+    after_import('nowhere_at_all', lambda: pytest.fail('acted'))
     with pytest.raises(ModuleNotFoundError, match='nowhere_at_all'):
         importlib.import_module('nowhere_at_all')
     importlib.import_module(module)

@@ -239,6 +239,24 @@ def _fit_half_group_norm(draft: Draft) -> None:
     draft.set(key, groups, 'The neck normalises half of the channels.')
 
 
+def _enlarges(draft: Draft) -> bool:
+    return any(bare_type(head) == 'SETRUPHead' for _, head in draft.heads())
+
+
+def _fit_enlarging(draft: Draft) -> None:
+    """Let SETR's heads read maps of the old stride, and no finer ones.
+
+    They enlarge by fixed factors: a map of stride 4 to four times the image.
+    """
+    strides = [min(4 << i, draft.output_stride) for i in draft.stages]
+    first = next(i for i, n in enumerate(strides) if n >= draft.old.strides[0])
+    for key, head in list(draft.heads()):
+        if bare_type(head) == 'SETRUPHead' and head.in_index < first:
+            why = f'The head enlarges a map of stride {strides[first]}.'
+            draft.set(f'{key}.in_index', first, why)
+            draft.set(f'{key}.in_channels', draft.new[first], why)
+
+
 # Applied in this order, after the rules.
 SPECIAL: Tuple[Special, ...] = (
     Special(_has_shared_head, _fit_c4),
@@ -248,4 +266,5 @@ SPECIAL: Tuple[Special, ...] = (
     Special(_is_stdc, _fit_stdc),
     Special(_has_bare_fcn, _fit_bare_fcn),
     Special(_has_half_group_norm, _fit_half_group_norm),
+    Special(_enlarges, _fit_enlarging),
 )

@@ -107,6 +107,20 @@ def test_row_takes_a_step(name: str, tmp_path: Path) -> None:
     assert not [*different(plain(again), plain(cfg), '')]
 
 
+def test_heads_that_enlarge_read_maps_of_the_old_stride() -> None:
+    """SETR's auxiliary heads would make 4 times the image of stride 4."""
+    host = read('mmseg::setr/setr_vit-l_naive_8xb2-160k_ade20k-512x512.py')
+    sizes = dict(embed_dims=32, num_layers=4, num_heads=2, init_cfg=None)
+    host.model.backbone.update(sizes, out_indices=(0, 1, 2, 3))
+    for head in (host.model.decode_head, *host.model.auxiliary_head):
+        head.in_channels = 32
+    cfg, _ = adopt(host, arch=ARCH, weights='none')
+    heads = (*cfg.model.auxiliary_head, cfg.model.decode_head)
+    assert [head.in_index for head in heads] == [2, 2, 2, 3]
+    assert [head.in_channels for head in heads] == [*[DIMS[2]] * 3, DIMS[3]]
+    assert check(cfg, host).unread_backbone == 0
+
+
 # config: what the message names
 REFUSED = {
     'mmdet::cornernet/cornernet_hourglass104_8xb6-210e-mstest_coco.py': (

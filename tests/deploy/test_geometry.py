@@ -114,11 +114,13 @@ BOXES = [
 def test_masks_are_pasted_as_the_host_does() -> None:
     from mmdet.models.roi_heads.mask_heads import FCNMaskHead
     from mmengine.config import ConfigDict
+    from mmengine.registry import DefaultScope
     from mmengine.structures import InstanceData
 
     boxes = torch.tensor(BOXES)
     masks = torch.randn(len(boxes), 1, 28, 28)
-    head = FCNMaskHead(num_convs=1, in_channels=4, num_classes=1)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        head = FCNMaskHead(num_convs=1, in_channels=4, num_classes=1)
     labels = torch.zeros(len(boxes), dtype=torch.long)
     found = InstanceData(bboxes=boxes.clone(), labels=labels)
     meta = dict(ori_shape=(40, 50), scale_factor=(1.0, 1.0))

@@ -114,6 +114,7 @@ def run(cfg: Config, tmp_path: Path, **options) -> dict:
         launcher='none',
         out=None,
         show_dir=None,
+        of_exported=(),
         **{'protocol': None, 'tta': False, **options},
     )
     ready = TOOL.configure(args)

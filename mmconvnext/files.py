@@ -8,7 +8,7 @@ import io
 import os
 import secrets
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, Iterator, List, Optional
 
 import cv2
 import numpy as np
@@ -20,8 +20,8 @@ PLAIN_MODES += ('YCbCr',)
 GREY16_MODES = ('I;16', 'I;16B', 'I;16L', 'I;16N')
 # Pillow opens a 16-bit file of these as 32-bit numbers, before 11.3 (PNG).
 GREY16_AS_INT32 = (('I', 'PNG'), ('I', 'PPM'))
-# OpenCV turns these by their EXIF orientation, and WebP by its version
-# (opencv_turns_webp); TIFF is turned by Pillow itself while it loads.
+# OpenCV turns these by their EXIF orientation, and WebP by its version: ask
+# is_turned. TIFF is turned by Pillow itself while it loads.
 TURNED_FORMATS = ('JPEG', 'MPO', 'PNG')
 ORIENTATION = 0x0112  # the EXIF tag
 # orientation in EXIF: what brings (H, W, 3) upright
@@ -135,12 +135,18 @@ def opencv_turns_webp() -> bool:
     return image.shape[:2] == (2, 1)
 
 
+def is_turned(format: Optional[str]) -> bool:
+    """Whether OpenCV turns images of Pillow's ``format`` by their EXIF."""
+    return format in TURNED_FORMATS or (
+        format == 'WEBP' and opencv_turns_webp()
+    )
+
+
 def _orientation(image: Any) -> int:
     """Read the EXIF orientation, 1 to 8; 1 is upright, or nothing said."""
     from PIL import Image
 
-    webp = image.format == 'WEBP' and opencv_turns_webp()
-    if not webp and image.format not in TURNED_FORMATS:
+    if not is_turned(image.format):
         return 1
     exif = Image.Exif()
     # A damaged EXIF block is no reason to refuse the pixels.

@@ -21,9 +21,9 @@ from typing import (
 from ..files import (
     EXTENSIONS,
     ORIENTATION,
-    TURNED_FORMATS,
     DamagedImageError,
     check_pixels,
+    is_turned,
 )
 
 T = TypeVar('T')
@@ -61,7 +61,7 @@ def loaded_size(
         with open(path, 'rb') as stream, Image.open(stream) as image:
             check_pixels(image)
             size, format = image.size, image.format
-            turned = format in TURNED_FORMATS and (
+            turned = is_turned(format) and (
                 image.getexif().get(ORIENTATION) in SIDES_SWAPPED
             )
             image.draft(None, (size[0] // 8 or 1, size[1] // 8 or 1))

@@ -101,7 +101,9 @@ def of_exported(parser: argparse.ArgumentParser, device: bool = False) -> None:
 
 def runs_file(args: argparse.Namespace) -> bool:
     """Whether the model is an exported one; refuse its options otherwise."""
-    exported = args.checkpoint.lower().endswith('.onnx')
+    from mmconvnext.deploy.hosts import is_exported
+
+    exported = is_exported(args.checkpoint)
     if not exported:
         for name in args.of_exported:
             if getattr(args, name) is not None:

@@ -32,6 +32,7 @@ __all__ = [
     'FCMAE',
     'FeatureCollapseHook',
     'GRN',
+    'ImageClassifier',
     'ImageFolderDataset',
     'LayerDecayOptimWrapperConstructor',
     'LayerNorm2d',

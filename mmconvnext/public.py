@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import hub  # noqa: F401 (our configs by name)
 from .analysis.hook import FeatureCollapseHook
+from .models.classifier import ImageClassifier
 from .models.convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
 from .models.layers import GRN, LayerNorm2d
 from .pretrain.dataset import ImageFolderDataset
@@ -27,6 +28,7 @@ __all__ = [
     'FCMAE',
     'FeatureCollapseHook',
     'GRN',
+    'ImageClassifier',
     'ImageFolderDataset',
     'LayerDecayOptimWrapperConstructor',
     'LayerNorm2d',

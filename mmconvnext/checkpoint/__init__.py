@@ -11,9 +11,10 @@ from .detect import Found, detect, is_plain
 from .engine import install_safe_loading, resolve_init_cfg
 from .export import export, export_detector, export_with_account
 from .formats import EXPORTS, FORMATS
+from .heads import find_classifier
 from .load import build, load
 from .resuming import install_whole_writing, resolve_resume
-from .sources import CheckpointError
+from .sources import CheckpointError, Source
 from .weights_io import read
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     'EXPORTS',
     'FORMATS',
     'Found',
+    'Source',
     'build',
     'convert',
     'detect',
@@ -29,6 +31,7 @@ __all__ = [
     'export_detector',
     'export_with_account',
     'find_beside',
+    'find_classifier',
     'install_safe_loading',
     'install_whole_writing',
     'is_plain',

@@ -122,7 +122,7 @@ def convert(
     for name, goal in target.items():
         if name in tensors:
             value = _inflate(name, tensors[name], goal, account)
-            result[name] = _cast(keys[name], value, goal)
+            result[name] = checked(keys[name], value, goal)
             account.loaded[name] = keys[name]
         elif re.match(r'norm\d\.', name):
             account.absent[name] = 'output norms keep their initial values'
@@ -234,7 +234,8 @@ def _inflate(
     return value[:, source] / copies.to(value)
 
 
-def _cast(key: str, value: Tensor, goal: Tensor) -> Tensor:
+def checked(key: str, value: Tensor, goal: Tensor) -> Tensor:
+    """Return a tensor of a file in the type of the model's, if it fits."""
     if value.shape != goal.shape:
         raise CheckpointError(
             f'{key} is {tuple(value.shape)}, the model has {tuple(goal.shape)}'
@@ -285,7 +286,7 @@ def find_beside(
                 f'put init_cfg there'
             )
         value = value.reshape(goals[name].shape)
-        found[name] = _cast(parent + name, value, goals[name])
+        found[name] = checked(parent + name, value, goals[name])
     return found
 
 

@@ -182,10 +182,13 @@ class Backbone(NamedTuple):
     others: Dict[str, Tensor]
 
 
-def _outside(key: str, prefix: str, row: Format) -> Optional[str]:
-    """Find the last norm where transformers puts it: beside the prefix."""
+def _outside(
+    key: str, prefix: str, row: Format, flat: Mapping[str, Tensor]
+) -> Optional[str]:
+    """Find the last norm of a format that has it beside the prefix."""
     parent = re.sub(r'[^.]*\.$', '', prefix)
-    if not row.norm_beside or not prefix or not key.startswith(parent):
+    beside = row.norm_beside and parent + row.norm_beside in flat
+    if not beside or not prefix or not key.startswith(parent):
         return None
     norm = row.names['norm.{p}']
     return rename(key[len(parent) :], [(norm, 'norm.{p}')])
@@ -219,7 +222,9 @@ def translate(
         inside = key.startswith(start)
         rest = key[len(start) :]
         ours = (
-            rename(rest, to_ours(row)) if inside else _outside(key, start, row)
+            rename(rest, to_ours(row))
+            if inside
+            else _outside(key, start, row, flat)
         )
         reason = _drop_reason(rest, row) if inside else f'outside {start!r}'
         if ours and ours not in tensors:

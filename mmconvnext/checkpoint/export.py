@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .convert import Account
 from .detect import Backbone, Found, is_plain, translate
 from .formats import CONV_MLP, EXPORTS, Format, from_ours, rename
+from .heads import as_classifier, spell_head
 from .sources import CheckpointError
 
 
@@ -24,11 +25,12 @@ def export(
 
     The output norms go where the format has a place for them: all in
     native, official, mmpretrain and transformers (its Backbone classes);
-    in timm ``norm3`` becomes ``head.norm``.
+    in timm ``norm3`` becomes ``head.norm``. A classifier is written with its
+    head in official, timm and transformers (ForImageClassification).
 
     Args:
-        model_or_state_dict: a backbone, a detector, or the state dict of
-            one, in any format that :func:`detect` reads.
+        model_or_state_dict: a backbone, a classifier, a detector, or the
+            state dict of one, in any format that :func:`detect` reads.
         format: one of ``EXPORTS``.
         ema, prefix: as for :func:`convert`.
 
@@ -63,7 +65,7 @@ def export_with_account(
 
 
 def _spell(whole: Backbone, format: str) -> Tuple[Dict[str, Tensor], Account]:
-    row = EXPORTS[format]
+    row, whole = EXPORTS[format], as_classifier(whole, format)
     account = Account(whole.found, dropped=dict(whole.dropped), verb='written')
     norms = any(re.match(r'norm\d\.', name) for name in whole.tensors)
     account.note = row.note if norms else ''
@@ -75,7 +77,19 @@ def _spell(whole: Backbone, format: str) -> Tuple[Dict[str, Tensor], Account]:
             continue
         result[theirs] = _reshaped(name, tensor, row, whole.found)
         account.loaded[theirs] = key
-    return result, account
+    return _with_head(whole, format, result, account), account
+
+
+def _with_head(
+    whole: Backbone, format: str, state: Dict[str, Tensor], account: Account
+) -> Dict[str, Tensor]:
+    """Add the head of a classifier to its exported backbone."""
+    prefix, head, keys = spell_head(whole, format)
+    account.loaded = {prefix + k: v for k, v in account.loaded.items()}
+    account.loaded.update(keys)
+    for key in keys.values():
+        del account.dropped[key]
+    return {**{prefix + k: v for k, v in state.items()}, **head}
 
 
 def export_detector(

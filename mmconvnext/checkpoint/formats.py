@@ -183,7 +183,8 @@ class Format(NamedTuple):
         licence: of all published weights in this format.
         trunk: it never has a last norm, whatever it was trained for.
         note: what an export of a dense backbone with output norms says.
-        norm_beside: the last norm may be next to the prefix, not under it.
+        norm_beside: the last norm is next to the prefix, not under it, if
+            this key is there as well.
     """
 
     anchor: str
@@ -198,7 +199,7 @@ class Format(NamedTuple):
     licence: str = ''
     trunk: bool = False
     note: str = ''
-    norm_beside: bool = False
+    norm_beside: str = ''
 
 
 CLASSIFIER = 'classifier'
@@ -214,6 +215,7 @@ NATIVE = Format(
         (r'(norms|projectors)\..*', 'distillation head (EUPE)'),
         (r'(mask_token|(proj|decoder|pred)\..*)', 'decoder of FCMAE'),
     ),
+    norm_beside='head.weight',  # of our ImageClassifier
 )
 FORMATS: Dict[str, Format] = {
     # facebookresearch/ConvNeXt, ConvNeXt-V2, dinov3, EUPE; keyu-tian/SparK;
@@ -264,7 +266,7 @@ FORMATS: Dict[str, Format] = {
         'stages.0.downsample_layers.0.weight',
         'stages.0.layers.0.depthwise_conv.weight',
         DINOV3,
-        norm_beside=True,
+        norm_beside='layer_norm.weight',
         licence='DINOv3 licence (ai.meta.com/resources/models-and-libraries/'
         'dinov3-license)',
     ),

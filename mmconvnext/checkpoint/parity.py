@@ -35,7 +35,7 @@ def build_ours(found: Found, state: Dict[str, Tensor]) -> Features:
 
 
 def build_timm(found: Found, state: Dict[str, Tensor]) -> Features:
-    arch = ARCHS.get(found.arch)
+    arch, bias = ARCHS.get(found.arch), state.get('head.fc.bias')
     model = (
         need('timm.models.convnext', '--check')
         .ConvNeXt(
@@ -45,7 +45,7 @@ def build_timm(found: Found, state: Dict[str, Tensor]) -> Features:
             ls_init_value=None if found.version == 2 else 1e-6,
             conv_mlp=found.arch in EXPORTS['timm'].conv_mlp,
             norm_eps=arch.eps if arch else 1e-6,
-            num_classes=0,
+            num_classes=0 if bias is None else len(bias),
         )
         .eval()
     )
@@ -59,13 +59,16 @@ def build_transformers(found: Found, state: Dict[str, Tensor]) -> Features:
     library = need('transformers', '--check')
     name = {1: 'ConvNext', 2: 'ConvNextV2'}[found.version]
     dense = any(key.startswith('hidden_states_norms') for key in state)
+    bias = state.get('classifier.bias')
     stages = [f'stage{n}' for n in range(1, 5)]
     config = getattr(library, name + 'Config')(
         depths=list(found.depths),
         hidden_sizes=list(found.dims),
         **(dict(out_features=stages) if dense else {}),
+        **({} if bias is None else dict(num_labels=len(bias))),
     )
     kind = name + ('Backbone' if dense else 'Model')
+    kind = kind if bias is None else name + 'ForImageClassification'
     model = getattr(library, kind)(config).eval()
     # A file of pre-training has no last norm, which no feature shows.
     missing = set(model.state_dict()) - set(state)

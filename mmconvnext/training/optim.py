@@ -94,6 +94,7 @@ RULES: Dict[str, Rule] = {
     'layer_wise': Rule(_layer_wise),
     'stage_wise': Rule(_stage_wise),
     'single': Rule(_single, sum, fixed=True),
+    'group': Rule(_layer_wise, lambda depths: 12, fixed=True),
 }
 OUTPUT_NORMS = ('head', 'stage')
 
@@ -110,7 +111,9 @@ def get_layer_id(
     The learning rate is ``decay_rate ** (head - layer)`` times the base rate.
     ``layer_wise`` and ``stage_wise`` are the rules of MMDetection and
     MMSegmentation (after the detection code of arXiv 2201.03545),
-    ``single`` gives each block its own layer (the code of arXiv 2301.00808).
+    ``single`` gives each block its own layer (the code of arXiv 2301.00808),
+    ``group`` has 12 layers whatever the depth (the classification code of
+    both papers).
 
     Args:
         name: parameter name inside the backbone, ``stages.2.4.norm.weight``.

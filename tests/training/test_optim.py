@@ -99,6 +99,27 @@ def test_equals_the_hosts_constructor(
     assert by_name(ours) == by_name(theirs)
 
 
+@pytest.mark.parametrize('arch', ('tiny', 'base'))
+def test_group_is_the_rule_of_the_classifiers(arch: str) -> None:
+    """Twelve groups and the head, with gaps in tiny's third stage."""
+    depths = ARCHS[arch].depths
+    expected = {
+        'downsample_layers.0.1.weight': 0,
+        'stages.0.2.norm.bias': 1,
+        'downsample_layers.1.0.weight': 2,
+        'stages.1.0.pwconv1.weight': 2,
+        'downsample_layers.2.1.weight': 3,
+        'stages.2.2.grn.beta': 3,
+        'stages.2.3.gamma': 4,
+        f'stages.2.{depths[2] - 1}.dwconv.bias': {'tiny': 5, 'base': 11}[arch],
+        'downsample_layers.3.0.bias': 12,
+        'stages.3.0.dwconv.weight': 12,
+        'norm3.weight': 13,
+    }
+    for name, layer in expected.items():
+        assert get_layer_id(name, depths, 'group', 6) == (layer, 13)
+
+
 def test_single_is_the_rule_of_the_v2_authors() -> None:
     depths = ARCHS['atto'].depths  # 2 2 6 2
     expected = {
@@ -276,7 +297,10 @@ def test_logs_a_table(capsys) -> None:
     [
         (dict(decay_rate=0), 'decay_rate.*0'),
         (dict(decay_rate=None), 'decay_rate.*None'),
-        (dict(decay_type='linear'), 'layer_wise, stage_wise, single.*linear'),
+        (
+            dict(decay_type='linear'),
+            'layer_wise, stage_wise, single, group.*linear',
+        ),
         (dict(output_norms='none'), 'head, stage.*none'),
         (dict(norm_decay_mult=0), 'norm_decay_mult.*allowed: decay_rate'),
     ],

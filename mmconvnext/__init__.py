@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     'ARCHS',
+    'Accuracy',
+    'ClassFolderDataset',
+    'ColorJitter',
     'ConvNeXt',
     'ConvNeXtBlock',
     'ConvNeXtV2',
+    'ErasingDataPreprocessor',
     'ExactResumeHook',
     'FCMAE',
     'FeatureCollapseHook',
@@ -38,9 +42,11 @@ __all__ = [
     'LayerNorm2d',
     'LossCurveHook',
     'NonFiniteLossHook',
+    'RandAugment',
     'RandomFlip',
     'RandomResizedCrop',
     'ReconstructionHook',
+    'ResizedCenterCrop',
     'SkippedImagesHook',
 ]
 

@@ -15,15 +15,27 @@ from .pretrain.hooks import (
     ReconstructionHook,
     SkippedImagesHook,
 )
-from .training.augmentation import RandomFlip, RandomResizedCrop
+from .training.accuracy import Accuracy
+from .training.augmentation import (
+    RandomFlip,
+    RandomResizedCrop,
+    ResizedCenterCrop,
+)
+from .training.class_folders import ClassFolderDataset
+from .training.erasing import ErasingDataPreprocessor
 from .training.optim import LayerDecayOptimWrapperConstructor
+from .training.rand_augment import ColorJitter, RandAugment
 from .training.resume import ExactResumeHook
 
 __all__ = [
     'ARCHS',
+    'Accuracy',
+    'ClassFolderDataset',
+    'ColorJitter',
     'ConvNeXt',
     'ConvNeXtBlock',
     'ConvNeXtV2',
+    'ErasingDataPreprocessor',
     'ExactResumeHook',
     'FCMAE',
     'FeatureCollapseHook',
@@ -34,8 +46,10 @@ __all__ = [
     'LayerNorm2d',
     'LossCurveHook',
     'NonFiniteLossHook',
+    'RandAugment',
     'RandomFlip',
     'RandomResizedCrop',
     'ReconstructionHook',
+    'ResizedCenterCrop',
     'SkippedImagesHook',
 ]

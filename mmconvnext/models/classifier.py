@@ -19,6 +19,7 @@ from .. import checkpoint as checkpoints
 from ..archs import get_arch
 from ..registry import MODELS
 from .convnext import InitCfg
+from .mixing import Mixing
 
 MODES = ('loss', 'predict', 'tensor')
 
@@ -39,6 +40,8 @@ class ImageClassifier(BaseModel):
         head_init_scale: what the head's initial weights are multiplied by.
         label_smoothing: part of each target that is spread evenly over all
             classes; for soft targets as well.
+        mixing: options of :class:`.mixing.Mixing`, mixup and CutMix in
+            training; None for none.
         data_preprocessor: mmengine's; normalises and stacks the images.
         init_cfg: ``dict(type='Pretrained', checkpoint=...)`` loads any
             classifier whole; with ``head=False`` all but the head, for
@@ -57,6 +60,7 @@ class ImageClassifier(BaseModel):
         num_classes: int,
         head_init_scale: float = 0.001,
         label_smoothing: float = 0.0,
+        mixing: Optional[dict] = None,
         data_preprocessor: Optional[Union[dict, nn.Module]] = None,
         init_cfg: InitCfg = None,
     ) -> None:
@@ -68,6 +72,7 @@ class ImageClassifier(BaseModel):
                 f'label_smoothing must be in [0, 1), got {label_smoothing}'
             )
         self.num_classes, self.label_smoothing = num_classes, label_smoothing
+        self.mixing = None if mixing is None else Mixing(**mixing)
         self.backbone = MODELS.build({'out_indices': (3,), **backbone})
         if self.backbone.out_indices != (3,):
             raise ValueError(
@@ -123,17 +128,28 @@ class ImageClassifier(BaseModel):
         """
         if mode not in MODES:
             raise ValueError(f'mode must be one of {MODES}, got {mode!r}')
-        features = self.backbone(inputs)[0].mean((-2, -1))
-        logits = self.head(self.norm(features))
+        if mode == 'loss':
+            return self._loss(inputs, data_samples)
+        logits = self.head(self.pooled(inputs))
         if mode == 'tensor':
             return logits
-        if mode == 'predict':
-            return self._predict(logits, data_samples)
-        if data_samples is None:
-            raise ValueError("mode 'loss' needs data_samples with gt_label")
-        return self._loss(logits, self._targets(data_samples, logits))
+        return self._predict(logits, data_samples)
 
-    def _loss(self, logits: Tensor, targets: Tensor) -> Dict[str, Tensor]:
+    def pooled(self, inputs: Tensor) -> Tensor:
+        """Compute what the head classifies: pooled, normalised, ``(N, C)``."""
+        return self.norm(self.backbone(inputs)[0].mean((-2, -1)))
+
+    def _loss(
+        self, inputs: Tensor, samples: Optional[Sequence[BaseDataElement]]
+    ) -> Dict[str, Tensor]:
+        if samples is None:
+            raise ValueError("mode 'loss' needs data_samples with gt_label")
+        targets = self._targets(samples, inputs.device)
+        if self.mixing is not None:
+            if targets.dim() == 1:
+                targets = F.one_hot(targets, self.num_classes).float()
+            inputs, targets = self.mixing(inputs, targets)
+        logits = self.head(self.pooled(inputs))
         # Probabilities lose too much in half precision.
         loss = F.cross_entropy(
             logits.float(), targets, label_smoothing=self.label_smoothing
@@ -141,12 +157,12 @@ class ImageClassifier(BaseModel):
         return dict(loss=loss)
 
     def _targets(
-        self, samples: Sequence[BaseDataElement], logits: Tensor
+        self, samples: Sequence[BaseDataElement], device: torch.device
     ) -> Tensor:
         """Stack labels, ``(N,)``, or soft targets, ``(N, num_classes)``."""
         labels = [torch.as_tensor(sample.gt_label) for sample in samples]
         rows = torch.stack([label.squeeze() for label in labels])
-        rows = rows.to(logits.device)
+        rows = rows.to(device)
         if rows.dim() == 2 and rows.size(1) == self.num_classes:
             return rows.to(torch.float32)
         if rows.dim() != 1 or rows.is_floating_point():

@@ -29,7 +29,9 @@ SOFTMAX: Dict[str, Tuple[str, Any]] = {
 def heads(node: Any, name: str = '') -> Iterator[Tuple[str, Dict]]:
     """Yield every head of a model's config that has a number of classes."""
     if isinstance(node, dict):
-        if 'num_classes' in node and 'head' in name.rsplit('.', 1)[-1]:
+        whole = bare_name(node.get('type')) == 'ImageClassifier'
+        is_head = whole or 'head' in name.rsplit('.', 1)[-1]
+        if 'num_classes' in node and is_head:
             yield name, node
         for key, child in node.items():
             if key not in OTHERS:
@@ -46,7 +48,7 @@ def check_model(cfg: Any, source: Source) -> Iterator[Finding]:
     if not classes or getattr(source.data, 'return_classes', False):
         return
     for name, head in heads(cfg.get('model') or {}):
-        where = f'{name_of(cfg)}, model.{name}'
+        where = f'{name_of(cfg)}, {".".join(filter(None, ("model", name)))}'
         if bare_name(head.get('type')) in BORDERS:
             continue
         if head['num_classes'] != len(classes):
@@ -62,7 +64,7 @@ def _other_number(where: str, head: Dict, classes: Sequence[str]) -> Finding:
         where,
         f'num_classes={head["num_classes"]}',
         f'{len(classes)}, the classes of the data ({names})',
-        f'num_classes={len(classes)} in this head, or correct classes',
+        f'num_classes={len(classes)} there, or correct classes',
     )
 
 

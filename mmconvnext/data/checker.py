@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Iterator, List, Optional, Sequence
 
+from .check_classes import check_classes
 from .check_coco import check_coco
 from .check_maps import check_maps
 from .check_model import check_model
@@ -21,6 +22,11 @@ from .sources import (
 SAMPLE = 300  # of maps or images that are opened for each data set
 # What the config's data_check may say.
 MODES = ('stop', 'warn', 'off')
+# What judges data sets that are, or derive from, a class.
+FAMILIES = {
+    'BaseSegDataset': check_maps,
+    'ClassFolderDataset': check_classes,
+}
 
 
 def check(
@@ -59,7 +65,8 @@ def check(
         found += judge(source, sample, family)
         if not source.is_training:
             found += _evaluator(cfg, source)
-            found += _other_classes(source, family)
+            if judge is not check_classes:  # it does so itself
+                found += _other_classes(source, family)
         elif model:
             found += check_model(cfg, source)
     return ordered(found)
@@ -71,8 +78,9 @@ def checker_of(data: Any) -> Optional[Callable]:
     A class that reads rows of its own from a JSON file is none of COCO's.
     """
     family = {each.__name__: each for each in type(data).__mro__}
-    if 'BaseSegDataset' in family:
-        return check_maps
+    for name, judge in FAMILIES.items():
+        if name in family:
+            return judge
     coco = family.get('CocoDataset')
     same = coco and all(
         getattr(type(data), name) is getattr(coco, name)

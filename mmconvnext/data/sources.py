@@ -125,7 +125,7 @@ def unchecked(loader: str, found: str) -> Finding:
         'note',
         loader,
         found,
-        'files that BaseSegDataset or CocoDataset read',
+        'files that BaseSegDataset, CocoDataset or ClassFolderDataset read',
         'its content was not checked',
     )
 
@@ -161,5 +161,6 @@ def own_reader(pipeline: Sequence[Dict]) -> Any:
         if re.fullmatch(r'Load\w*Image\w*', name):
             decoder = step.get('imdecode_backend') or 'cv2'
             usual = name == 'LoadImageFromFile' and decoder == 'cv2'
-            return None if usual else TRANSFORMS.build(dict(step))
+            ours = step['type'] == 'mmconvnext.LoadImage'
+            return None if usual or ours else TRANSFORMS.build(dict(step))
     return None

@@ -43,8 +43,6 @@ class Mixing:
                 raise ValueError(f'{name} must be in [0, 1], got {value}')
         self.mixup, self.cutmix, self.prob = mixup, cutmix, prob
         self.cutmix_share = cutmix_share
-        if not mixup or not cutmix:
-            self.cutmix_share = float(not mixup)
 
     def __call__(
         self, images: Tensor, targets: Tensor
@@ -57,7 +55,9 @@ class Mixing:
         """
         if np.random.rand() >= self.prob:
             return images, targets
-        cuts = np.random.rand() < self.cutmix_share
+        cuts = bool(self.cutmix)
+        if self.mixup and self.cutmix:
+            cuts = np.random.rand() < self.cutmix_share
         alpha = self.cutmix if cuts else self.mixup
         weight = float(np.random.beta(alpha, alpha))
         others = images.flip(0)
@@ -79,7 +79,8 @@ def window(height: int, width: int, share: float) -> Tuple[slice, slice]:
     """
     places = []
     for side in (height, width):
-        half = int(side * share**0.5) // 2
+        length = int(side * share**0.5)
         middle = np.random.randint(side)
-        places.append(slice(max(middle - half, 0), min(middle + half, side)))
+        start, stop = middle - length // 2, middle + (length + 1) // 2
+        places.append(slice(max(start, 0), min(stop, side)))
     return places[0], places[1]

@@ -39,7 +39,9 @@ def _pillow(name: str, *given: Any) -> Callable:
 def _posterize(image: Any, share: float, fill: Fill) -> Any:
     from PIL import ImageOps
 
-    return ImageOps.posterize(image, 4 - int(share * 4))
+    # At the largest magnitude the recipe keeps no bit: a black image, which
+    # Pillow refuses to make now. One bit is kept here.
+    return ImageOps.posterize(image, max(1, 4 - int(share * 4)))
 
 
 def _solarize(image: Any, share: float, fill: Fill) -> Any:

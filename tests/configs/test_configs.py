@@ -22,10 +22,12 @@ from mmconvnext.cli import data_paths
 from mmconvnext.configs import walk
 
 ROOT = Path(__file__).parents[2]
+# test_fcmae_configs.py, test_classifier_configs.py
+OTHERS = ('fcmae', 'finetune', 'supervised', 'probe')
 CONFIGS = sorted(
     path.name
     for path in ROOT.glob('configs/*.py')
-    if not path.name.startswith('fcmae')  # test_fcmae_configs.py
+    if not path.name.startswith(OTHERS)
 )
 METHODS = (
     'upernet',

@@ -38,6 +38,7 @@ __all__ = [
     'GRN',
     'ImageClassifier',
     'ImageFolderDataset',
+    'KNNHook',
     'LayerDecayOptimWrapperConstructor',
     'LayerNorm2d',
     'LossCurveHook',

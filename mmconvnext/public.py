@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from . import hub  # noqa: F401 (our configs by name)
 from .analysis.hook import FeatureCollapseHook
+from .analysis.knn_hook import KNNHook
 from .models.classifier import ImageClassifier
 from .models.convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
 from .models.layers import GRN, LayerNorm2d
@@ -42,6 +43,7 @@ __all__ = [
     'GRN',
     'ImageClassifier',
     'ImageFolderDataset',
+    'KNNHook',
     'LayerDecayOptimWrapperConstructor',
     'LayerNorm2d',
     'LossCurveHook',

@@ -19,6 +19,7 @@ from .line import Line
 from .quiet import files_of
 
 NAMES = 8  # classes that the screen lists
+MEASURED = 'knn/top1'  # scalar that KNNHook measures beside validation
 # A metric of a kind, as 'coco/bbox_mAP_50'.
 OF_KIND = re.compile(r'(?:.*/)?(\w+?)_(mAP\w*|AR\w*)$')
 
@@ -64,6 +65,8 @@ class ScreenHook(Hook):
         name = main_metric(runner, self._metrics)
         if name:
             words.append(f'{name} {number(self._metrics[name])}')
+        if MEASURED in scalars:
+            words.append(f'{MEASURED} {number(scalars[MEASURED].current())}')
         return '  '.join(words)
 
     @master_only
@@ -98,6 +101,9 @@ class ScreenHook(Hook):
     @master_only
     def after_train(self, runner: Runner) -> None:
         self._close()
+        scalars = runner.message_hub.log_scalars
+        if MEASURED in scalars:
+            self._metrics[MEASURED] = scalars[MEASURED].current()
         if self._metrics:
             show(['', *table(self._metrics)])
         show(['', *places(runner, self.curves)])

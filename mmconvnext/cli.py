@@ -316,6 +316,7 @@ def check_start(runner: Runner, cfg: Config) -> None:
         return
     raw, model = checkpoint.read(path), bare_model(runner)
     if not cfg.get('resume'):
+        raw = _published(runner, raw, path)
         account = fit.require_backbone(model, raw, path)
         runner.logger.info(f'load_from\n{account}')
         return
@@ -337,9 +338,18 @@ def check_whole(runner: Runner, path: str) -> None:
     """
     if is_sharded(runner):
         return
-    raw = checkpoint.read(path)
+    raw = _published(runner, checkpoint.read(path), path)
     for line in fit.require_whole(bare_model(runner), raw, path):
         runner.logger.info(line)
+
+
+def _published(runner: Runner, raw: Any, path: str) -> Any:
+    """Return a file by the model's names; let the runner read it as well."""
+    taken = fit.native(bare_model(runner), raw, path)
+    if taken is not raw:
+        runner.register_hook(checkpoint.PublishedHook(), 'HIGHEST')
+        runner.logger.info(f'{path}: a classifier, loaded with its head')
+    return taken
 
 
 def is_sharded(runner: Runner) -> bool:

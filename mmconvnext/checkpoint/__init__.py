@@ -8,7 +8,7 @@ says what happened to each key. Files are read by ``weights_io``.
 
 from .convert import Account, convert, find_beside, licence_of
 from .detect import Found, detect, is_plain
-from .engine import install_safe_loading, resolve_init_cfg
+from .engine import PublishedHook, install_safe_loading, resolve_init_cfg
 from .export import export, export_detector, export_with_account
 from .formats import EXPORTS, FORMATS
 from .heads import find_classifier
@@ -23,6 +23,7 @@ __all__ = [
     'EXPORTS',
     'FORMATS',
     'Found',
+    'PublishedHook',
     'Source',
     'build',
     'convert',

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any, Dict, Mapping
 
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
 from mmengine.model.weight_init import PretrainedInit, update_init_info
 from mmengine.runner import checkpoint as engine
 from torch import nn
 
 from ..configs import bare_type
-from . import weights_io
+from . import fit, weights_io
 from .load import load
 from .sources import CheckpointError, Source
 
@@ -53,6 +55,22 @@ def resolve_init_cfg(init_cfg: Any) -> Any:
         {**cfg, 'type': Initializer} for cfg in cfgs if bare_type(cfg) in names
     ]
     return others + ours
+
+
+class PublishedHook(Hook):
+    """Lets a runner load published classifiers by their own names.
+
+    Register it before hooks that read the file as well, as EMAHook does.
+    """
+
+    def after_load_checkpoint(self, runner: Any, checkpoint: Dict) -> None:
+        """Replace what a file holds by what the model takes, in place."""
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        taken = fit.native(model, checkpoint, 'load_from')
+        if taken is not checkpoint:
+            checkpoint.clear()
+            checkpoint.update(taken)
 
 
 def _read_for_engine(filename: str, map_location: Any = None, **_: Any) -> Any:

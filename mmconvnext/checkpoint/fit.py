@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from .detect import Found, detect, some_of
 from .export import export_detector
+from .heads import is_classifier, spell_native
 from .sources import CheckpointError
 
 Shapes = Tuple[Tuple[int, ...], Tuple[int, ...]]
@@ -87,6 +88,36 @@ def compare(model: nn.Module, state: Mapping[str, Tensor]) -> Fit:
         left=[key for key in state if key not in goals],
         shapes=shapes,
     )
+
+
+def native(model: nn.Module, raw: Any, name: str) -> Any:
+    """Turn a published classifier into what a classifier of ours takes.
+
+    Args:
+        model: that will be loaded.
+        raw: what the file holds.
+        name: of the file, for the message.
+
+    Returns:
+        A dict with ``state_dict``: ``raw`` itself where it is one by our
+        names already, and for other models.
+
+    Raises:
+        CheckpointError: for a file without a classifier that fits.
+    """
+    if not is_classifier(model):
+        return raw
+    state = state_of(raw)
+    fit = compare(model, state)
+    if not fit.missing and not fit.left:
+        # mmengine's EMAHook reads this key alone.
+        return raw if 'state_dict' in raw else dict(state_dict=state)
+    try:
+        return dict(state_dict=spell_native(model, raw))
+    except CheckpointError as error:
+        raise CheckpointError(
+            f'{name} does not fit the model of the config: {error}'
+        ) from error
 
 
 def require_whole(model: nn.Module, raw: Any, name: str) -> List[str]:
@@ -190,6 +221,8 @@ def _absent_heads(model: nn.Module, left: List[str]) -> List[str]:
 
 def advice(model: nn.Module, raw: Any, name: str) -> str:
     """Say what would help with a file that does not fit a model."""
+    if is_classifier(model):
+        return _classes_text(model, state_of(raw))
     with contextlib.suppress(CheckpointError):
         if not compare(model, export_detector(raw)[0]).problems():
             return (
@@ -206,6 +239,16 @@ def advice(model: nn.Module, raw: Any, name: str) -> str:
             f'its backbone is {found}'
         )
     return _backbone_alone(found, name)
+
+
+def _classes_text(model: Any, state: Mapping[str, Tensor]) -> str:
+    bias = state.get('head.bias')
+    if bias is None or bias.shape == model.head.bias.shape:
+        return f'The file is {detect(state)}'
+    return (
+        f'The file has {len(bias)} classes, the model '
+        f'{len(model.head.bias)}: model.num_classes of the config'
+    )
 
 
 def _backbone_alone(found: Found, name: str) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import re
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from .convert import checked
-from .detect import Backbone, translate
+from .convert import checked, convert
+from .detect import Backbone, is_plain, translate
 from .sources import CheckpointError
 
 PARTS = ('weight', 'bias')
+OURS = {f'{layer}.{part}' for layer in ('norm', 'head') for part in PARTS}
 # What each format calls the linear layer. It is under the backbone's prefix
 # (timm, the authors) or beside it (transformers, mmpretrain, ours).
 NAMES: Dict[str, Tuple[str, ...]] = {
@@ -166,6 +167,41 @@ def _check_kind(whole: Backbone, found: Classifier, head: bool) -> None:
             f'the file is no classifier: it has no {lacking}. For weights '
             f'of pre-training put init_cfg into the backbone'
         )
+
+
+def is_classifier(model: nn.Module) -> bool:
+    """Whether a model has the names of our classifier, and no others."""
+    names = set(model.state_dict())
+    stem = 'backbone.downsample_layers.0.0.weight'
+    rest = {name for name in names if not name.startswith('backbone.')}
+    return stem in names and rest == OURS
+
+
+def spell_native(model: nn.Module, raw: Any) -> Dict[str, Tensor]:
+    """Give a classifier of any format the names of ours.
+
+    Args:
+        model: a classifier of ours; it is not changed.
+        raw: what the file holds.
+
+    Returns:
+        All tensors of the model, the head with the classes of the file.
+
+    Raises:
+        CheckpointError: where the file has no such classifier, or its
+            backbone is not the model's.
+    """
+    backbone: Any = model.backbone
+    whole = translate(raw, plain=is_plain(backbone.state_dict()))
+    found = find(whole)
+    _check_kind(whole, found, head=True)
+    tensors, _ = convert(raw, backbone)
+    state = {f'backbone.{name}': value for name, value in tensors.items()}
+    for layer, parts in (('norm', found.norm), ('head', found.head)):
+        for part, value in parts.items():
+            name = f'{layer}.{part}'
+            state[name] = checked(found.keys[name], value, value)
+    return state
 
 
 def as_classifier(whole: Backbone, to: str) -> Backbone:

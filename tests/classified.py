@@ -37,7 +37,7 @@ def class_config(root: Path, classes: int = 3, **dataset: Any) -> Config:
     cfg = load(NAME)
     cfg.model.num_classes = classes
     cfg.model.backbone.arch = dict(depths=list(DEPTHS), dims=list(DIMS))
-    cfg.data_root = str(root)
+    cfg.data_root = cfg.train_dataloader.dataset.data_root = str(root)
     cfg.test_dataloader.update(
         batch_size=2, num_workers=0, persistent_workers=False
     )

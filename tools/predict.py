@@ -39,8 +39,9 @@ def parse_args() -> argparse.Namespace:
         nargs='?',
         const='',
         metavar='PATH',
-        help='ground truth of the images: folder of label maps (segmentation) '
-        "or COCO file (detection); without PATH the config's test labels",
+        help='ground truth of the images: folder of label maps '
+        '(segmentation), COCO file (detection), class folders or list '
+        "(classification); without PATH the config's test labels",
     )
     parser.add_argument(
         '--html', action='store_true', help='write DIR/index.html'
@@ -49,7 +50,8 @@ def parse_args() -> argparse.Namespace:
         '--save-labels',
         action='store_true',
         help='write the predictions as labels too: DIR/labels/NAME.png '
-        '(segmentation) or DIR/labels.json as COCO has them (detection)',
+        '(segmentation), DIR/labels.json as COCO has them (detection) or '
+        'DIR/labels.txt, PATH CLASS (classification)',
     )
     parser.add_argument(
         '--frames', type=int, metavar='N', help='of a video: stop after N'
@@ -66,6 +68,7 @@ def build(args: argparse.Namespace) -> Any:
     from mmconvnext import cli
     from mmconvnext.deploy import hosts
     from mmconvnext.inference import Predictor, scorer
+    from mmconvnext.inference.classes import settle_names
     from mmconvnext.inference.folder import root_of
     from mmconvnext.pretrain.reconstruction import Reconstructor
 
@@ -87,6 +90,7 @@ def build(args: argparse.Namespace) -> Any:
                 raise ValueError(f'--{name}: FCMAE predicts pixels')
         return Reconstructor(*where)
     labels = None
+    settle_names(cfg, where[1])
     if args.labels is not None:
         labels = scorer(cfg, args.labels, root_of(args.images))
     return Predictor(*where, args.score_thr, labels)
@@ -127,15 +131,24 @@ def draw_video(predictor: Any, args: argparse.Namespace) -> None:
     print(f'video: {done.path} ({done.frames} frames)')
 
 
+def label_saver(predictor: Any, args: argparse.Namespace) -> Any:
+    """Build what keeps the predictions as labels."""
+    from mmconvnext.inference.classes import classifies
+    from mmconvnext.inference.saving import LabelSaver, ListSaver
+
+    if classifies(predictor.cfg):
+        return ListSaver(predictor.painter.classes, args.images, args.out)
+    return LabelSaver(predictor.painter, predictor.score_thr, args.out)
+
+
 def draw_folder(predictor: Any, args: argparse.Namespace) -> bool:
     """Draw images; return whether all could be drawn."""
     from mmconvnext.inference.folder import predict_folder, table
-    from mmconvnext.inference.saving import LabelSaver
 
     title = f'{Path(args.config or args.checkpoint).stem}: {args.images}'
     saver = None
     if args.save_labels:
-        saver = LabelSaver(predictor.painter, predictor.score_thr, args.out)
+        saver = label_saver(predictor, args)
     done = predict_folder(
         predictor, args.images, args.out, title, args.html, saver
     )

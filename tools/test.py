@@ -1,4 +1,4 @@
-"""Evaluate a checkpoint: mIoU of a segmentor, box and mask AP of a detector.
+"""Evaluate a checkpoint: mIoU, box and mask AP, or top-1 and top-5 accuracy.
 
 python tools/test.py CONFIG CHECKPOINT [--protocol NAME | --tta]
     [--show-dir DIR] [--out PATH]
@@ -57,7 +57,7 @@ def configure(args: argparse.Namespace) -> Any:
     """Turn the command line into a config that is ready to run."""
     from mmconvnext import cli
     from mmconvnext.deploy import hosts
-    from mmconvnext.inference import outputs, protocols
+    from mmconvnext.inference import classes, outputs, protocols
 
     cli.check_checkpoint(args.checkpoint)
     given = hosts.config_for(args.config, args.checkpoint)
@@ -79,6 +79,7 @@ def configure(args: argparse.Namespace) -> Any:
     if args.show_dir:
         outputs.add_pictures(cfg, args.show_dir)
     cli.check_data(cfg, ['test_dataloader'])
+    classes.settle_names(cfg, cfg.get('load_from'))
     return cfg
 
 

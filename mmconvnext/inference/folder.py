@@ -74,7 +74,13 @@ def predict_folder(
         return Prediction(failures, total)
     about: Dict[str, Any] = dict(failures=failures)
     if total:
-        about.update(total=total, colours=labels.colours, rule=labels.rule)
+        about.update(
+            total=total,
+            colours=labels.colours,
+            rule=labels.rule,
+            absent=labels.absent,
+            details=labels.details(),
+        )
     write_text(page(title, entries, **about), out / 'index.html')
     return Prediction(failures, total, out / 'index.html')
 
@@ -123,18 +129,23 @@ def plain(row: Dict[str, float]) -> Dict[str, Optional[float]]:
 def write_scores(out: Path, entries: List[Entry], total: Score) -> None:
     """Write ``scores.csv``, images worst first, and ``scores.json``."""
     stream = io.StringIO()
-    columns = ['image', *total.means]
+    scores = [
+        {**item.score.words, **plain(item.score.means)} for item in entries
+    ]
+    columns = ['image', *scores[0]]
     writer = csv.DictWriter(stream, columns, lineterminator='\n')
     writer.writeheader()
-    for item in entries:
-        writer.writerow({'image': item.name, **plain(item.score.means)})
+    for item, row in zip(entries, scores):
+        writer.writerow({'image': item.name, **row})
     write_text(stream.getvalue(), out / 'scores.csv')
     report = dict(
         unit='percent',
+        **({'overall': plain(total.overall)} if total.overall else {}),
         mean=plain(total.means),
         classes={name: plain(row) for name, row in total.classes.items()},
         images={
             item.name: dict(
+                **item.score.words,
                 mean=plain(item.score.means),
                 classes={k: plain(v) for k, v in item.score.classes.items()},
             )
@@ -153,4 +164,5 @@ def table(total: Score) -> str:
     for name, row in rows.items():
         numbers = ''.join(f'{value:>10.1f}' for value in row.values())
         lines.append(f'{name:<{width}}{numbers}')
+    lines += [f'{name}: {value:.2f}' for name, value in total.overall.items()]
     return '\n'.join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from pathlib import Path
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Union
+from typing import List, Mapping, NamedTuple, Optional, Sequence, Union
 
 import cv2
 import numpy as np
@@ -14,6 +14,7 @@ from .pictures import Drawn, Score, side_by_side
 
 PathLike = Union[str, Path]
 WIDTH = 960  # pixels of all panels of a row together
+MANY = 200  # classes, from which on their table is folded
 QUALITY = 70  # of WebP: 500 rows are some 20 MB
 
 
@@ -79,6 +80,8 @@ def page(
     colours: Mapping[str, Sequence[int]] = {},
     rule: str = '',
     failures: Sequence[str] = (),
+    absent: str = '',
+    details: str = '',
 ) -> str:
     """Write the page.
 
@@ -86,9 +89,11 @@ def page(
         title: of the page.
         entries: rows in their order; the reader can choose another.
         total: of the whole folder, None without labels.
-        colours: RGB by class.
+        colours: RGB by class, where classes have one.
         rule: what an image's score is.
         failures: lines about images that are not here.
+        absent: what a dash in the table of classes means.
+        details: HTML after that table.
     """
     from jinja2 import Environment
 
@@ -99,6 +104,7 @@ def page(
     environment.filters['base64'] = lambda data: base64.b64encode(
         data
     ).decode()
+    places = {name: i for i, name in enumerate(total.classes if total else ())}
     return environment.from_string(TEMPLATE).render(
         title=title,
         entries=entries,
@@ -106,9 +112,12 @@ def page(
         colours=colours,
         rule=rule,
         failures=failures,
+        absent=absent,
+        details=details,
         first_mean=first_mean,
-        class_column=_class_column,
+        class_column=lambda item: _class_column(item, places),
         width=WIDTH,
+        many=MANY,
     )
 
 
@@ -116,10 +125,20 @@ def _number(value: float) -> str:
     return '–' if math.isnan(value) else f'{value:.1f}'
 
 
-def _class_column(item: Entry) -> str:
-    """List the first column by class, for the page's own sorting."""
-    rows: List[Dict[str, float]] = list(item.score.classes.values())
-    return ' '.join(f'{next(iter(row.values())):.2f}' for row in rows)
+def _class_column(item: Entry, places: Mapping[str, int]) -> str:
+    """List the first column by class, for the page's own sorting.
+
+    Written as PLACE:VALUE, without the classes that are not in the image:
+    of a thousand classes it has one.
+    """
+    first = {
+        k: next(iter(row.values())) for k, row in item.score.classes.items()
+    }
+    return ' '.join(
+        f'{places[name]}:{value:.2f}'
+        for name, value in first.items()
+        if not math.isnan(value)
+    )
 
 
 TEMPLATE = """\
@@ -170,6 +189,11 @@ NAME.png, and open with a click while they do. This page needs no network.</p>
 </ul>
 {% endif %}
 {% if total %}
+{% if total.classes|length > many %}
+<details><summary>{{ total.classes|length }} classes, mean \
+{% for column, value in total.means.items() %}{{ column }} \
+{{ value|number }} %{{ '' if loop.last else ', ' }}{% endfor %}</summary>
+{% endif %}
 <table>
 <thead><tr><th>class</th>
 {% for column in total.means %}
@@ -178,8 +202,8 @@ NAME.png, and open with a click while they do. This page needs no network.</p>
 <th class="bar">{{ (total.means|list)[0] }}</th></tr></thead>
 <tbody>
 {% for name, row in total.classes.items() %}
-<tr><td><i class="swatch" style="background: \
-rgb({{ colours[name]|join(', ') }})"></i>{{ name }}</td>
+<tr><td>{% if name in colours %}<i class="swatch" style="background: \
+rgb({{ colours[name]|join(', ') }})"></i>{% endif %}{{ name }}</td>
 {% for value in row.values() %}
 <td>{{ value|number }}</td>
 {% endfor %}
@@ -194,8 +218,17 @@ rgb({{ colours[name]|join(', ') }})"></i>{{ name }}</td>
 {% endfor %}
 <td></td></tr></tfoot>
 </table>
-<p class="note">Over all images together. –: the class is in no label here.
+{% if total.classes|length > many %}
+</details>
+{% endif %}
+{% if total.overall %}
+<p>{% for name, value in total.overall.items() %}\
+<b>{{ name }} {{ value|number }} %</b>{{ '' if loop.last else ', ' }}\
+{% endfor %}</p>
+{% endif %}
+<p class="note">Over all images together. –: {{ absent }}.
 An image's score: {{ rule }}.</p>
+{{ details|safe }}
 <p><label>Order <select id="order">
 <option value="worst">worst first</option>
 <option value="best">best first</option>
@@ -212,6 +245,8 @@ An image's score: {{ rule }}.</p>
 data-classes="{{ class_column(item) }}"{% endif %}>
 <div class="head"><b>{{ item.name }}</b>\
 {% if item.score %}<span>\
+{% for key, word in item.score.words.items() %}\
+{{ key }} {{ word }}, {% endfor %}\
 {% for column, value in item.score.means.items() %}\
 {{ column }} {{ value|number }}{{ '' if loop.last else ', ' }}\
 {% endfor %}</span>{% endif %}</div>
@@ -227,7 +262,9 @@ data-classes="{{ class_column(item) }}"{% endif %}>
 <script>
 const rows = [...document.querySelectorAll('article')];
 const score = row => parseFloat(row.dataset.score);
-const ofClass = i => row => parseFloat(row.dataset.classes.split(' ')[i]);
+const ofClass = i => row => parseFloat(
+  row.dataset.classes.split(' ').find(x => x.startsWith(i + ':'))
+    ?.split(':')[1]);
 const byName = (a, b) => a.dataset.name < b.dataset.name ? -1 : 1;
 const by = value => (a, b) => {
   const [x, y] = [value(a), value(b)];

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from ..configs import as_list, host_of, leaves
 from ..files import read_image, write_image
 from ..registry import HOOKS, METRICS
+from .classes import classifies
 from .pictures import Painter, PictureNames
 from .threshold import DEFAULT, threshold_of
 
@@ -36,7 +37,8 @@ def add_predictions(cfg: Config, out: str) -> None:
             type='mmconvnext.LabelMapWriter', folder=out, roots=roots(cfg)
         )
     else:
-        raise ValueError(f'--out of a detector must end in .pkl, got {out}')
+        kind = 'classifier' if classifies(cfg) else 'detector'
+        raise ValueError(f'--out of a {kind} must end in .pkl, got {out}')
     cfg.test_evaluator = [*as_list(cfg.test_evaluator), writer]
 
 

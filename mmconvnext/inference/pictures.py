@@ -10,6 +10,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS
 
+from . import bars
 from .instances import Objects, draw_objects, legible, objects_of
 from .scores import Score
 
@@ -52,8 +53,8 @@ class PictureNames:
 class Painter:
     """Draws with the classes and colours of the config's data set.
 
-    Objects are drawn by :mod:`.instances`, all else by the config's
-    visualizer.
+    Objects are drawn by :mod:`.instances`, classes of images by
+    :mod:`.bars`, all else by the config's visualizer.
 
     Args:
         cfg: a config of either host, its default scope set.
@@ -68,6 +69,11 @@ class Painter:
         dataset = {**cfg[loader].dataset, 'lazy_init': True}
         self.visualizer.dataset_meta = DATASETS.build(dataset).metainfo
 
+    @property
+    def classes(self) -> Sequence[str]:
+        """Names by label."""
+        return self.visualizer.dataset_meta['classes']
+
     def draw(self, image: np.ndarray, sample: Any, **options) -> np.ndarray:
         """Put an image beside itself with what ``sample`` holds.
 
@@ -77,9 +83,15 @@ class Painter:
             options: of the host's ``add_datasample``.
 
         Returns:
-            RGB, ``(H, 2 W + GAP, 3)``.
+            RGB, ``(H, 2 W + GAP, 3)``; of a classifier in a size of its own.
         """
+        if 'pred_scores' in sample:
+            return side_by_side(list(self.ranked(image, sample).values()))
         return side_by_side([image, self.panel(image, sample, **options)])
+
+    def ranked(self, image: np.ndarray, sample: Any) -> Dict[str, np.ndarray]:
+        """Draw an image and its most probable classes: two panels."""
+        return bars.panels(image, sample, self.classes)
 
     def panel(
         self,

@@ -19,6 +19,7 @@ from mmengine.registry import MODELS
 from ..checkpoint import fit, weights_io
 from ..configs import bare_type, enter_scope, leaves
 from ..files import read_image
+from .classes import settle_names
 from .pictures import Drawn, Painter, plain_truth
 from .threshold import DEFAULT, threshold_of
 
@@ -56,7 +57,7 @@ def load_model(
 
 def _fill(model: BaseModel, checkpoint: str) -> None:
     """Load a checkpoint that accounts for the whole model."""
-    raw = weights_io.read(checkpoint)
+    raw = fit.native(model, weights_io.read(checkpoint), str(checkpoint))
     for line in fit.require_whole(model, raw, str(checkpoint)):
         print_log(line, 'current')
     model.load_state_dict(fit.state_of(raw), strict=False)
@@ -73,7 +74,7 @@ class Predictor:
     """A trained model with its test pipeline and visualizer.
 
     Args:
-        cfg: config of either host, or the path of one.
+        cfg: config of either host or a classifier, or the path of one.
         checkpoint: of the whole model; None as for :func:`load_model`.
         device: to run on.
         score_thr: lowest score of a drawn detection; None takes the one
@@ -91,6 +92,8 @@ class Predictor:
         labels: Any = None,
     ) -> None:
         cfg = as_config(cfg)
+        settle_names(cfg, checkpoint)
+        self.cfg = cfg
         self.model = load_model(cfg, checkpoint, device)
         (first, *_) = leaves(cfg.test_dataloader.dataset)
         steps = first.get('pipeline') or []
@@ -128,6 +131,10 @@ class Predictor:
     def drawn(self, image: np.ndarray, sample: Any) -> Drawn:
         """Draw what was predicted for an image, RGB: :meth:`draw`."""
         options: Dict = dict(pred_score_thr=self.score_thr)
+        if 'pred_scores' in sample:
+            score = self.labels.add(sample) if self.labels else None
+            panels = self.painter.ranked(image, sample)
+            return Drawn(panels, score, sample=sample)
         if self.labels:
             return self._compare(image, sample, options)
         paint = self.painter.panel

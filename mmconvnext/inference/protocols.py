@@ -7,10 +7,12 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 from mmengine.config import Config, ConfigDict
 
 from ..configs import as_list, bare_type, host_of, leaves, steps_of
+from .classes import classifies
 
 # Steps that resize an image to a size that they name.
 RESIZES = ('Resize', 'FixScaleResize', 'FixShapeResize', 'LetterResize')
 RESIZES += ('ResizeShortestEdge', 'ResizeToMultiple')
+CROP = 'ResizedCenterCrop'
 
 
 def use_tta(cfg: Config) -> None:
@@ -18,6 +20,7 @@ def use_tta(cfg: Config) -> None:
 
     A detector's masks cannot be merged: it then gives boxes alone.
     """
+    _refuse_classifier(cfg, '--tta')
     if 'tta_model' not in cfg or 'tta_pipeline' not in cfg:
         raise ValueError(
             f'--tta: {cfg.filename} has no tta_model and tta_pipeline'
@@ -27,6 +30,15 @@ def use_tta(cfg: Config) -> None:
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     for leaf in leaves(cfg.test_dataloader.dataset):
         leaf['pipeline'] = cfg.tta_pipeline
+
+
+def _refuse_classifier(cfg: Config, option: str) -> None:
+    if classifies(cfg):
+        raise ValueError(
+            f'{option}: a classifier sees one crop of an image; its size and '
+            f'crop_ratio are those of ResizedCenterCrop in '
+            f'test_dataloader.dataset.pipeline of {cfg.filename}'
+        )
 
 
 def _give_boxes_only(cfg: Config) -> None:
@@ -44,6 +56,7 @@ def use_protocol(cfg: Config, name: str) -> None:
     Raises:
         ValueError: for a name or a mode that the config does not have.
     """
+    _refuse_classifier(cfg, f'--protocol {name}')
     known = cfg.get('protocols') or {}
     if name not in known:
         raise ValueError(
@@ -122,6 +135,11 @@ def _words(cfg: Config, name: Optional[str]) -> List[str]:
     # mmcv's own default is not to flip, mmdet's and mmseg's as well.
     flipped = any(flip.get('prob') for flip in flips)
     scales = dict.fromkeys(text for step in steps for text in _sizes(step))
+    if classifies(cfg):
+        sizes = [f'scales {" ".join(scales)}'] if scales else []
+        flip = ['flip on'] if flipped else []
+        crops = [_crop(s) for s in steps if bare_type(s) == CROP]
+        return [name or 'as configured', *sizes, *flip, *crops]
     return [
         name or 'as configured',
         *_outputs(model, host_of(cfg)),
@@ -145,6 +163,16 @@ def _outputs(model: Mapping, host: str) -> Iterator[str]:
             for part, value in parts.items()
         )
         yield 'boxes and masks' if masks else 'boxes'
+
+
+def _crop(step: Mapping) -> str:
+    """Say what :class:`mmconvnext.ResizedCenterCrop` leaves of an image."""
+    sides = as_list(step.get('scale', 224))
+    size = _text([sides[-1], sides[0]])
+    ratio = step.get('crop_ratio', 0.875)
+    if ratio is None:
+        return f'whole image squeezed to {size}'
+    return f'{size} crop of {ratio:g}'
 
 
 def _sizes(step: Mapping) -> Iterator[str]:

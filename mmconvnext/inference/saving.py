@@ -1,4 +1,4 @@
-"""Predictions as labels: label maps, or COCO's JSON, of unlabelled images.
+"""Predictions as labels: label maps, COCO's JSON, or a list of classes.
 
 What is written is read again by ``tools/new_project.py``: labels to correct
 by hand, or to train on.
@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Sequence, Union
 
 import numpy as np
 from PIL import Image
 
-from ..files import whole_file, write_text
+from ..files import find_images, whole_file, write_text
 from .instances import Objects
 from .outputs import label_map
 from .pictures import PictureNames
@@ -85,6 +85,67 @@ class LabelSaver:
         path = self.out / f'{FOLDER}.json'
         write_text(json.dumps(content, ensure_ascii=False), path)
         return path
+
+
+class ListSaver:
+    """Keeps predicted classes; ``labels.txt`` lists them, PATH CLASS.
+
+    :class:`mmconvnext.ClassFolderDataset` reads it again. Classes are
+    called by name, or all by number where a name has white space.
+
+    Args:
+        classes: names.
+        images: file or folder that will be predicted on.
+        out: folder.
+
+    Raises:
+        ValueError: for an image whose name a list cannot hold; names it.
+    """
+
+    def __init__(
+        self, classes: Sequence[str], images: Union[str, Path], out: Path
+    ) -> None:
+        self.path = Path(out) / f'{FOLDER}.txt'
+        numbers = [str(i) for i in range(len(classes))]
+        named = all(len(name.split()) == 1 for name in classes)
+        self.names = list(classes) if named else numbers
+        # A number that is the name of another class would be taken for it.
+        taken = dict(zip(classes, numbers))
+        if any(taken.get(n, n) != n for n in self.names if not named):
+            raise ValueError(
+                f'--save-labels: some of the classes have white space in '
+                f'their names, some are numbers, and a list cannot hold '
+                f'both: {", ".join(map(repr, classes))}'
+            )
+        self.lines: List[str] = []
+        root = Path(images)
+        root = root.parent if root.is_file() else root
+        for path in find_images(str(images)):
+            self._line(path.relative_to(root), 0)
+
+    def add(self, name: Path, image: np.ndarray, sample: Any) -> None:
+        """Keep the class of an image."""
+        self.lines.append(self._line(name, int(sample.pred_label)))
+
+    def _line(self, name: Path, label: int) -> str:
+        path, found = name.as_posix(), self.names[label]
+        line = f'{path} {found}'
+        try:
+            line.encode('utf-8')
+            whole = line.strip().rsplit(maxsplit=1) == [path, found]
+        except UnicodeEncodeError:
+            whole = False
+        if not whole or len(line.splitlines()) > 1:
+            raise ValueError(
+                f'--save-labels: a list cannot hold the name {path!r}; '
+                f'rename the image'
+            )
+        return line
+
+    def finish(self) -> Path:
+        """Write the list; return where it is."""
+        write_text(''.join(f'{line}\n' for line in self.lines), self.path)
+        return self.path
 
 
 def coco_object(objects: Objects, i: int) -> Dict:

@@ -1,7 +1,8 @@
 """Labels of a folder of images, and scores against them by the hosts' metrics.
 
 One class per host; ``SCORERS`` chooses. The metrics are MMSegmentation's
-IoUMetric and MMDetection's CocoMetric, built from the config's evaluator.
+IoUMetric and MMDetection's CocoMetric, built from the config's evaluator;
+classifiers are scored in :mod:`.classes`.
 """
 
 from __future__ import annotations
@@ -17,8 +18,6 @@ from typing import (
     Dict,
     Iterator,
     List,
-    Mapping,
-    NamedTuple,
     Sequence,
     Tuple,
 )
@@ -27,22 +26,14 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger
-from mmengine.registry import DATASETS, METRICS
+from mmengine.registry import METRICS
 
-from ..configs import as_list, bare_type, enter_scope, host_of, leaves
-
-
-class Score(NamedTuple):
-    """Percentages by column, as IoU; NaN where a column has no meaning.
-
-    ``means`` are over classes, ``classes`` has each class.
-    """
-
-    means: Mapping[str, float]
-    classes: Mapping[str, Mapping[str, float]]
+from ..configs import as_list, bare_type, enter_scope, host_of
+from .classes import ClassScorer, classifies
+from .labels import Score, Scorer, check_exists, test_data
 
 
-class MapScorer:
+class MapScorer(Scorer):
     """Label maps in a folder, compared by IoU.
 
     A map has the path of its image below the folder, and the suffix of the
@@ -64,9 +55,9 @@ class MapScorer:
     )
 
     def __init__(self, cfg: Config, labels: str, root: Path) -> None:
-        dataset = _dataset(cfg, lazy_init=True)
+        dataset = test_data(cfg, lazy_init=True)
         self._folder = Path(labels or dataset.data_prefix['seg_map_path'])
-        _check_exists(self._folder)
+        check_exists(self._folder)
         self._root, self._suffix = root, dataset.seg_map_suffix
         self._images = Path(dataset.data_prefix.get('img_path') or '')
         self._images = self._images.absolute()
@@ -151,7 +142,7 @@ class MapScorer:
         return Score(means, classes)
 
 
-class CocoScorer:
+class CocoScorer(Scorer):
     """A COCO file, compared by average precision.
 
     Args:
@@ -167,10 +158,10 @@ class CocoScorer:
     rule = 'box AP of its objects; images without labelled objects come last'
 
     def __init__(self, cfg: Config, labels: str, root: Path) -> None:
-        configured = _dataset(cfg, lazy_init=True)
+        configured = test_data(cfg, lazy_init=True)
         self._file = labels or configured.ann_file
-        _check_exists(Path(self._file))
-        dataset = _dataset(
+        check_exists(Path(self._file))
+        dataset = test_data(
             cfg,
             # Absolute paths: others are joined to the config's data_root.
             ann_file=os.path.abspath(self._file),
@@ -255,7 +246,11 @@ class CocoScorer:
         ]
 
 
-SCORERS: Dict[str, Any] = {'mmseg': MapScorer, 'mmdet': CocoScorer}
+SCORERS: Dict[str, Any] = {
+    'mmseg': MapScorer,
+    'mmdet': CocoScorer,
+    'mmengine': ClassScorer,
+}
 
 
 def scorer(cfg: Config, labels: str, root: Path) -> Any:
@@ -264,7 +259,7 @@ def scorer(cfg: Config, labels: str, root: Path) -> Any:
     Raises:
         ValueError: for a config of another host.
     """
-    host = host_of(cfg)
+    host = 'mmengine' if classifies(cfg) else host_of(cfg)
     if host not in SCORERS:
         raise ValueError(
             f'labels are read for {list(SCORERS)}, the config has '
@@ -277,22 +272,6 @@ def scorer(cfg: Config, labels: str, root: Path) -> Any:
 def _below(row: Dict[str, Any], root: Path) -> str:
     """Return an image's ``file_name``."""
     return os.path.relpath(row['img_path'], os.path.abspath(root))
-
-
-def _dataset(cfg: Config, **options: Any) -> Any:
-    """Build the config's test data without its pipeline.
-
-    Raises:
-        ValueError: for several data sets: whose labels would be meant?
-    """
-    found = list(leaves(cfg.test_dataloader.dataset))
-    if len(found) > 1:
-        raise ValueError(
-            f'--labels: the config tests on {len(found)} data sets at once; '
-            f'give one by --cfg-options test_dataloader.dataset=...'
-        )
-    pipeline: List[Dict] = []
-    return DATASETS.build({**found[0], 'pipeline': pipeline, **options})
 
 
 def _names(dataset: Any) -> Tuple[List[str], Dict[str, Sequence[int]]]:
@@ -312,11 +291,6 @@ def _metric(cfg: Config, name: str, dataset: Any, **options: Any) -> Any:
     metric = METRICS.build({**found[0], **options})
     metric.dataset_meta = dataset.metainfo
     return metric
-
-
-def _check_exists(path: Path) -> None:
-    if not path.exists():
-        raise FileNotFoundError(f'labels not found: {path}')
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from ..files import whole_file
+from .pictures import Drawn, side_by_side
 
 ENDINGS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v', '.mpg', '.mpeg')
 STREAM = re.compile(r'\d+$|(rtsp|rtmp|https?|udp)://')
@@ -89,7 +90,7 @@ def predict_video(
     with whole_file(path) as part:
         for frame in track(frames, 'predicting', total=total):
             drawn = predictor.drawn(frame, predictor.predict_array(frame))
-            picture = drawn.panels['prediction']
+            picture = _picture(drawn)
             if writer is None:
                 writer = _writer(part, rate, picture)
             writer.write(np.ascontiguousarray(picture[..., ::-1]))
@@ -98,6 +99,13 @@ def predict_video(
             raise ValueError(f'{source}: not one frame could be read')
         writer.release()
     return Video(path, count)
+
+
+def _picture(drawn: Drawn) -> np.ndarray:
+    """Return the prediction; classes are beside the frame, not on it."""
+    if drawn.sample is not None and 'pred_scores' in drawn.sample:
+        return side_by_side(list(drawn.panels.values()))
+    return drawn.panels['prediction']
 
 
 def _name(source: str) -> str:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from drawn import picture, score
 
-from mmconvnext.inference.gallery import WIDTH, entry, page, worst_first
+from mmconvnext.inference.gallery import MANY, WIDTH, entry, page, worst_first
 from mmconvnext.inference.pictures import Drawn
 
 
@@ -68,6 +68,16 @@ def nasty_page() -> str:
     )
 
 
+def test_a_table_of_many_classes_is_folded() -> None:
+    for count in (MANY, MANY + 1):
+        total = score(**{f'c{i}': 50.0 for i in range(count)})
+        item = entry('x.jpg', Drawn({'input': picture()}, score(c7=40.0)))
+        text = page('t', [item], total)
+        folded = f'<summary>{count} classes, mean IoU 50.0 %</summary>'
+        assert (folded in text) == (count > MANY)
+        assert 'data-classes="7:40.00"' in text and len(text) < 90_000
+
+
 def test_page_needs_nothing_else() -> None:
     text = nasty_page()
     links = Links(text)
@@ -105,7 +115,8 @@ def test_page_shows_classes_and_scores() -> None:
     text = nasty_page()
     assert re.search(r'rgb\(1, 2, 3\).*sky</td>\s*<td>30\.2</td>', text)
     assert re.search(r'road</td>\s*<td>–</td>', text)
-    assert 'data-score="40.0" data-classes="40.00 nan"' in text
+    # What is not in the image is left out: the place of sky is 0.
+    assert 'data-score="40.0" data-classes="0:40.00"' in text
     assert '<span>input</span><span>prediction</span>' in text
     assert 'rule &amp; so on' in text
     plain = page('t', [entry('z', Drawn({'input': picture()}))])

@@ -66,6 +66,9 @@ def test_several_data_sets_and_evaluators(tmp_path: Path) -> None:
     cfg.default_scope = 'mmdet'
     with pytest.raises(ValueError, match='must end in .pkl, got maps'):
         add_predictions(cfg, 'maps')
+    cfg.default_scope = 'mmengine'
+    with pytest.raises(ValueError, match='of a classifier must end in .pkl'):
+        add_predictions(cfg, 'maps')
 
 
 @pytest.mark.parametrize('zero', [False, True])

@@ -11,8 +11,10 @@ from mmengine.structures import BaseDataElement, InstanceData, PixelData
 from PIL import Image
 from pycocotools.coco import COCO
 
+from mmconvnext import ClassFolderDataset
+from mmconvnext.files import write_image
 from mmconvnext.inference.pictures import Painter
-from mmconvnext.inference.saving import LabelSaver
+from mmconvnext.inference.saving import LabelSaver, ListSaver
 
 META = dict(classes=('a', 'b'), palette=[(10, 20, 30), (40, 50, 60)])
 IMAGE = np.zeros((20, 30, 3), np.uint8)
@@ -87,7 +89,6 @@ def test_what_is_saved_is_a_folder_for_a_new_project(tmp_path: Path) -> None:
     """The JSON lies beside the images, as people put it."""
     from mmconvnext.data.formats import read
     from mmconvnext.data.labels import Folder, Wishes
-    from mmconvnext.files import write_image
 
     write_image(IMAGE, tmp_path / '1.jpg')
     saver = LabelSaver(painter(), 0.5, tmp_path)
@@ -97,3 +98,55 @@ def test_what_is_saved_is_a_folder_for_a_new_project(tmp_path: Path) -> None:
     assert labels.format == 'COCO JSON'
     (picture,) = labels.pictures
     assert len(picture.items) == len(saved['annotations']) == 2
+
+
+NAMES = {
+    'names': (('ant', 'größe', 'cow'), 'größe'),
+    'numbers': (('2', '0', '1'), '0'),
+    'a name with white space': (('ant', 'tiny bee', 'cow'), '1'),
+    'and a number that is its own': (('0', 'tiny bee', 'cow'), '1'),
+}
+
+
+@pytest.mark.parametrize('case', NAMES)
+def test_classes_become_a_list_that_is_read_again(
+    case: str, tmp_path: Path
+) -> None:
+    classes, word = NAMES[case]
+    for name in ('ü 1.jpg', 'x/2.jpg'):
+        write_image(IMAGE, tmp_path / 'in' / name)
+    saver = ListSaver(classes, tmp_path / 'in', tmp_path / 'out')
+    saver.add(Path('ü 1.jpg'), IMAGE, classified(1))
+    saver.add(Path('x/2.jpg'), IMAGE, classified(2))
+    path = saver.finish()
+    assert path == tmp_path / 'out/labels.txt'
+    text = path.read_text(encoding='utf-8')
+    assert text.splitlines()[0] == f'ü 1.jpg {word}'
+    dataset = ClassFolderDataset(
+        ann_file=str(path),
+        data_prefix=dict(img_path=str(tmp_path / 'in')),
+        metainfo=dict(classes=classes),
+        pipeline=[],
+    )
+    rows = [dataset.get_data_info(i) for i in range(len(dataset))]
+    assert [row['gt_label'] for row in rows] == [1, 2]
+    assert all(Path(row['img_path']).is_file() for row in rows)
+
+
+def classified(label: int) -> BaseDataElement:
+    return BaseDataElement(pred_label=torch.tensor(label))
+
+
+@pytest.mark.parametrize('name', [' 1.jpg', 'a\n1.jpg', 'a\u2028.jpg'])
+def test_names_that_a_list_cannot_hold_are_refused(
+    name: str, tmp_path: Path
+) -> None:
+    write_image(IMAGE, tmp_path / name)
+    with pytest.raises(ValueError, match='a list cannot hold the name'):
+        ListSaver(('a', 'b'), tmp_path, tmp_path / 'out')
+
+
+def test_numbers_that_are_names_of_others_are_refused(tmp_path: Path) -> None:
+    write_image(IMAGE, tmp_path / '1.jpg')
+    with pytest.raises(ValueError, match="'1', 'a b'"):
+        ListSaver(('1', 'a b'), tmp_path, tmp_path / 'out')

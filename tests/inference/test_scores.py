@@ -93,7 +93,8 @@ def test_scorers_refuse_other_configs(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='labels not found: gone'):
         scorer(cfg, 'gone', tmp_path)
     cfg.default_scope = 'mmpose'
-    with pytest.raises(ValueError, match=r"\['mmseg', 'mmdet'\].*'mmpose'"):
+    text = r"\['mmseg', 'mmdet', 'mmengine'\].*'mmpose'"
+    with pytest.raises(ValueError, match=text):
         scorer(cfg, '', tmp_path)
     cfg = seg_config(tmp_path)
     cfg.test_evaluator = [dict(type='CityscapesMetric')]

@@ -79,6 +79,41 @@ def test_single_scale_and_what_is_printed() -> None:
     ) == ('as configured, boxes and masks, flip off, scales 1333x800')
 
 
+CROPS = {
+    'of the recipes': (
+        dict(scale=224, crop_ratio=0.875),
+        '224x224 crop of 0.875',
+    ),
+    'by default': ({}, '224x224 crop of 0.875'),
+    'squeezed': (
+        dict(scale=384, crop_ratio=None),
+        'whole image squeezed to 384x384',
+    ),
+    'width and height': (
+        dict(scale=(96, 128), crop_ratio=1.0),
+        '128x96 crop of 1',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', CROPS)
+def test_a_classifier_has_its_crop(case: str) -> None:
+    options, text = CROPS[case]
+    cfg = load('finetune_convnextv2_atto_imagenet')
+    pipeline = cfg.test_dataloader.dataset.pipeline
+    pipeline[1] = dict(type=pipeline[1].type, **options)
+    assert protocols.describe(cfg, None) == f'as configured, {text}'
+
+
+def test_a_classifier_has_no_other_protocols() -> None:
+    cfg = load('finetune_convnextv2_atto_imagenet')
+    text = 'one crop of an image; .* crop_ratio .* ResizedCenterCrop'
+    with pytest.raises(ValueError, match=f'^--tta: .*{text}'):
+        protocols.use_tta(cfg)
+    with pytest.raises(ValueError, match=f'^--protocol ms: .*{text}'):
+        protocols.use_protocol(cfg, 'ms')
+
+
 def test_errors_name_what_there_is() -> None:
     cfg = load('upernet_convnext_tiny_ade20k')
     with pytest.raises(ValueError, match='ms_slid: .* has ss_slide, ms_whole'):

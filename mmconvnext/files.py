@@ -164,6 +164,29 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.array(resized)
 
 
+def resize_middle(
+    image: np.ndarray, height: int, width: int, crop_ratio: Optional[float]
+) -> np.ndarray:
+    """Resize ``(H, W, 3)`` uint8 and cut its middle, as classifiers see it.
+
+    Args:
+        image: of any size.
+        height, width: of the result.
+        crop_ratio: share of the shorter side that is seen; None squeezes
+            the whole image.
+    """
+    if crop_ratio is None:
+        return resize(image, height, width)
+    # Whole pixels as torchvision counts them, for equal results.
+    short, shorter = int(max(height, width) / crop_ratio), min(image.shape[:2])
+    image = resize(image, *(short * n // shorter for n in image.shape[:2]))
+    top, left = (
+        round((have - want) / 2)
+        for have, want in zip(image.shape, (height, width))
+    )
+    return image[top : top + height, left : left + width]
+
+
 @contextlib.contextmanager
 def whole_file(path: os.PathLike[str] | str) -> Iterator[Path]:
     """Give a temporary name beside ``path``; it becomes ``path`` at the end.

@@ -97,7 +97,7 @@ def backbone_of(args: argparse.Namespace) -> Tuple[str, Any]:
 
 
 def settings_of(args: argparse.Namespace) -> Any:
-    from mmconvnext.analysis.knn import Settings
+    from mmconvnext.analysis.class_images import Settings
 
     own = {
         name: getattr(args, name)
@@ -142,13 +142,13 @@ def main() -> None:
     import json
 
     from mmconvnext import cli
-    from mmconvnext.analysis import knn
+    from mmconvnext.analysis import class_images, knn
     from mmconvnext.files import write_text
 
     cli.prepare_hosts()
     with cli.clear_errors():
         settings = settings_of(args)
-        parts = knn.open_data(settings)
+        parts = class_images.open_data(settings)
         about, backbone = backbone_of(args)
         backbone.to(cli.device(args.device))
         print(f'model     {about}')

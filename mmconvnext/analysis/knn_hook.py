@@ -11,7 +11,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from ..registry import HOOKS
-from .knn import Settings, check, find_backbone, measure, open_data
+from .class_images import Settings, check, open_data
+from .knn import find_backbone, measure
 
 
 @HOOKS.register_module()
@@ -29,13 +30,14 @@ class KNNHook(Hook):
     gradients and random states are as without it.
 
     Args:
-        data_root, train, val: labelled images, as of :class:`.knn.Settings`.
+        data_root, train, val: labelled images, as of
+            :class:`.class_images.Settings`.
         interval: epochs between two measurements, iterations unless
             ``by_epoch``; the last one is always measured.
         k: number of neighbours.
         by_epoch: what ``interval`` counts.
         temperature, size, crop_ratio, number, batch_size, num_workers: as
-            of :class:`.knn.Settings`.
+            of :class:`.class_images.Settings`.
 
     Raises:
         ValueError: for an option out of range; before training for classes,

@@ -6,10 +6,20 @@ place of a checkpoint (:mod:`.hosts`) do.
 """
 
 from .description import Description
-from .runner import Detections, Detector, Segmentation, Segmentor, load
+from .runner import (
+    Classification,
+    Classifier,
+    Detections,
+    Detector,
+    Segmentation,
+    Segmentor,
+    load,
+)
 from .runtimes import RUNTIMES
 
 __all__ = [
+    'Classification',
+    'Classifier',
     'RUNTIMES',
     'Description',
     'Detections',

@@ -49,11 +49,12 @@ def describe(
     """
     task = supported.check(cfg)
     classes, palette = names_of(cfg)
+    rule = crop_rule if task == 'classification' else resize_rule
     about = Description(
         task=task,
         classes=classes,
         palette=palette,
-        resize=resize_rule(supported.pipeline_of(cfg)),
+        resize=rule(supported.pipeline_of(cfg)),
         shape=None if shape is None else (int(shape[0]), int(shape[1])),
         precision=precision,
         version=__version__,
@@ -61,25 +62,36 @@ def describe(
         licence=licence_of(cfg['model']),
         test=plain({key: cfg[key] for key in TEST_KEYS if key in cfg}),
     )
-    more = _of_segmentor if task == 'segmentation' else _of_detector
-    about = about._replace(**more(cfg['model']))
+    if task in MORE:
+        about = about._replace(**MORE[task](cfg['model']))
     _check_window(about)
+    _check_classes(about, cfg['model'])
     return about
 
 
 def names_of(
     cfg: Any,
 ) -> Tuple[Tuple[str, ...], Tuple[Tuple[int, int, int], ...]]:
-    """Classes and colours of the config's test data; no file is read."""
+    """Classes and colours of the config's test data; no image is read.
+
+    Raises:
+        ValueError: where class folders would name them and are not there.
+    """
     if cfg.get('default_scope'):
         init_default_scope(cfg['default_scope'])
     dataset = copy.deepcopy(cfg['test_dataloader']['dataset'])
     dataset = {**dataset, 'lazy_init': True}
-    meta = DATASETS.build(dataset).metainfo
+    try:
+        meta = DATASETS.build(dataset).metainfo
+    except FileNotFoundError as error:
+        raise ValueError(
+            f'the classes are not known ({error}); name them in '
+            f'test_dataloader.dataset.metainfo.classes'
+        ) from error
     palette = meta.get('palette')
     colours = palette if isinstance(palette, (list, tuple)) else ()
     return (
-        tuple(meta['classes']),
+        tuple(map(str, meta['classes'])),
         tuple(tuple(int(c) for c in colour) for colour in colours),
     )
 
@@ -112,9 +124,27 @@ def resize_rule(steps: Sequence[Mapping[str, Any]]) -> Optional[Dict]:
     raise ValueError('Resize in the test pipeline has no scale')
 
 
+def crop_rule(steps: Sequence[Mapping[str, Any]]) -> Optional[Dict]:
+    """The size and crop of a classifier's ResizedCenterCrop.
+
+    Raises:
+        ValueError: for more than one.
+    """
+    found = [s for s in steps if bare_type(s) == 'ResizedCenterCrop']
+    if not found:
+        return None
+    if len(found) > 1:
+        raise ValueError('the test pipeline resizes more than once')
+    size = found[0].get('scale', 224)
+    size = [size, size] if isinstance(size, int) else list(size)
+    return dict(size=size, crop_ratio=found[0].get('crop_ratio', 0.875))
+
+
 def licence_of(model: Mapping[str, Any]) -> str:
     """Name the licence of what the model was trained from, if it is known."""
-    source = (model['backbone'].get('init_cfg') or {}).get('checkpoint')
+    starts = [part.get('init_cfg') for part in (model, model['backbone'])]
+    found = [start.get('checkpoint') for start in starts if start]
+    source = next(filter(None, found), None)
     if not source:
         return 'not stated: the config starts from random weights'
     texts = [text for what, text in SOURCES if re.search(what, source)]
@@ -176,6 +206,25 @@ def _of_detector(model: Mapping[str, Any]) -> Dict[str, Any]:
         return {}
     limit = model['test_cfg']['rcnn'].get('mask_thr_binary', 0.5)
     return dict(mask_threshold=float(limit))
+
+
+# Task to what only its models have.
+MORE = {'segmentation': _of_segmentor, 'detection': _of_detector}
+
+
+def _check_classes(about: Description, model: Mapping[str, Any]) -> None:
+    """Refuse names that are not those of a classifier's outputs.
+
+    Raises:
+        ValueError: with both numbers.
+    """
+    count = model.get('num_classes', len(about.classes))
+    if about.task == 'classification' and count != len(about.classes):
+        raise ValueError(
+            f'the model has {count} classes, the test data '
+            f'{len(about.classes)}; name them all, in their order, in '
+            f'test_dataloader.dataset.metainfo.classes'
+        )
 
 
 def _pair(values: Sequence[int]) -> Tuple[int, int]:

@@ -10,7 +10,7 @@ import json
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple
 
 KEY = 'mmconvnext'
-TASKS = ('segmentation', 'detection')
+TASKS = ('segmentation', 'detection', 'classification')
 
 
 class Description(NamedTuple):
@@ -19,10 +19,11 @@ class Description(NamedTuple):
     Attributes:
         task: one of :data:`TASKS`.
         classes: names, in the order of the labels.
-        palette: an RGB colour for each class.
+        palette: an RGB colour for each class; empty for a classifier.
         resize: how an image is resized before it goes in, arguments of the
             config's Resize: ``scale`` (width, height) or ``scale_factor``,
-            and ``keep_ratio``. None: not at all.
+            and ``keep_ratio``. Of a classifier: ``size`` (height, width) and
+            ``crop_ratio``. None: not at all.
         shape: height and width that the file takes; None: any.
         window, stride: height and width of the windows of a segmentor that
             slides over the image; None: the whole image goes in.

@@ -7,7 +7,7 @@ constant length, where what is not there has a negative score.
 
 from __future__ import annotations
 
-from typing import List, Optional, Sequence, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ class ExportedDetector(nn.Module):
     """
 
     inputs = ('image',)
+    maps: Dict[str, Tuple[int, int]] = {}
 
     def __init__(
         self, model: nn.Module, preprocess: Preprocess, half: bool = False

@@ -14,12 +14,19 @@ from torch import nn
 
 from .. import files
 from . import half, meanings, operators, preprocess, supported
+from .classifier import ExportedClassifier
 from .describe import describe
 from .description import Description
 from .detector import ExportedDetector
 from .segmentor import ExportedSegmentor
 
 PRECISIONS = ('fp32', 'fp16')
+# Task to what is put around the model, and around its data preprocessor.
+WRAPPERS = {
+    'segmentation': (ExportedSegmentor, preprocess.of_segmentor),
+    'detection': (ExportedDetector, preprocess.of_detector),
+    'classification': (ExportedClassifier, preprocess.of_classifier),
+}
 # What is traced: not square, and large enough for a detector's top level.
 EXAMPLE = (160, 192)
 # One file of ONNX ends at 2 GiB; the graph needs some of it.
@@ -36,7 +43,8 @@ def export(
     """Write a trained model, from uint8 image to result, as one file.
 
     Args:
-        model: of a host, with its weights, without SyncBN; unchanged.
+        model: of a host, or a classifier, with its weights, without
+            SyncBN; unchanged.
         cfg: its config.
         out: ONNX file; appears when it is whole.
         precision: one of :data:`PRECISIONS`.
@@ -94,15 +102,10 @@ def writes_opset() -> bool:
 
 
 def wrap(model: nn.Module, cfg: Any, precision: str = 'fp32') -> nn.Module:
-    """Put what a file computes around a host's model."""
-    half_wanted = precision == 'fp16'
-    model = copy.deepcopy(model)
-    given = cfg['model']['data_preprocessor']
-    if supported.check(cfg) == 'segmentation':
-        before = preprocess.of_segmentor(given)
-        return ExportedSegmentor(model, before, half_wanted).eval()
-    before = preprocess.of_detector(given)
-    return ExportedDetector(model, before, half_wanted).eval()
+    """Put what a file computes around a model."""
+    kind, of_task = WRAPPERS[supported.check(cfg)]
+    before = of_task(cfg['model']['data_preprocessor'])
+    return kind(copy.deepcopy(model), before, precision == 'fp16').eval()
 
 
 @torch.no_grad()
@@ -115,7 +118,8 @@ def trace(
     one of torch.export, which reasons on symbolic sizes, takes a minute.
 
     Args:
-        module: with ``outputs``, their names.
+        module: with ``outputs``, their names, and ``maps``, height and width
+            among the dimensions of those that have the image's.
         path: a file to work in.
         shape: height and width to fix.
     """
@@ -164,9 +168,8 @@ def _axes(module: nn.Module, any_size: bool) -> dict:
     if any_size:
         sides = ('height', 'width')
         axes['image'].update(zip((2, 3), sides))
-        if 'logits' in axes:
-            axes['logits'].update(zip((2, 3), sides))
-            axes['labels'].update(zip((1, 2), sides))
+        for name, places in module.maps.items():
+            axes[name].update(zip(places, sides))
     return axes
 
 

@@ -1,18 +1,19 @@
-"""A file in the place of a host's model, for testing and drawing.
+"""A file in the place of a model, for testing and drawing.
 
-The hosts' pipelines, metrics and visualizers work on it unchanged.
+The pipelines, metrics and visualizers work on it unchanged.
 """
 
 from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Union
 
+import numpy as np
 import torch
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData, PixelData
 
 from ..registry import MODELS
-from .runner import Detections, Segmentation, load
+from .runner import Classification, Detections, Segmentation, load
 
 
 @MODELS.register_module()
@@ -56,8 +57,9 @@ class ExportedModel(BaseModel):
         """Predict on a batch; return its data samples, filled in.
 
         Args:
-            data: ``inputs``, BGR ``(3, H, W)`` uint8 tensors after the
-                pipeline's resize, and ``data_samples``.
+            data: ``inputs``, ``(3, H, W)`` uint8 tensors after the
+                pipeline's resize, BGR, of a classifier RGB, and
+                ``data_samples``.
         """
         pairs = zip(data['inputs'], data['data_samples'])
         return [self._predict(image, sample) for image, sample in pairs]
@@ -66,14 +68,25 @@ class ExportedModel(BaseModel):
 
     def _predict(self, image: torch.Tensor, sample: Any) -> Any:
         batch = image[None].cpu().numpy()
+        if self.exported.description.task == 'classification':
+            batch = np.ascontiguousarray(batch[:, ::-1])
         self.exported.check_size(*batch.shape[2:])
         size = tuple(sample.metainfo['ori_shape'][:2])
         found = self.exported.run(batch)
         return _fill(sample, self.exported.after(batch, 0, size, found))
 
 
-def _fill(sample: Any, result: Union[Segmentation, Detections]) -> Any:
-    """Put a result where the host's model would."""
+Result = Union[Segmentation, Detections, Classification]
+
+
+def _fill(sample: Any, result: Result) -> Any:
+    """Put a result where the model itself would."""
+    if isinstance(result, Classification):
+        scores = np.empty_like(result.scores)
+        scores[result.labels] = result.scores
+        sample.set_field(torch.from_numpy(scores), 'pred_scores')
+        sample.set_field(torch.tensor(result.labels[0]), 'pred_label')
+        return sample
     if isinstance(result, Segmentation):
         labels = torch.from_numpy(result.labels)[None]
         sample.set_data({'pred_sem_seg': PixelData(data=labels.long())})

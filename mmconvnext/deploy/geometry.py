@@ -10,6 +10,8 @@ from typing import Any, Iterator, Mapping, Optional, Tuple
 
 import numpy as np
 
+from .. import files
+
 Array = np.ndarray
 # Entries of a map of logits that are resized at once: 64 MB.
 BUDGET = 1 << 24
@@ -49,6 +51,19 @@ def resize_image(image: Array, height: int, width: int) -> Array:
     import cv2
 
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def fit_image(image: Array, rule: Optional[Mapping[str, Any]]) -> Array:
+    """Bring ``(H, W, 3)`` uint8 to what a file takes.
+
+    Args:
+        image: as it was read.
+        rule: ``resize`` of the file's description. With a ``size`` it is a
+            classifier's, which is resized by Pillow, and cropped.
+    """
+    if rule and 'size' in rule:
+        return files.resize_middle(image, *rule['size'], rule['crop_ratio'])
+    return resize_image(image, *input_size(*image.shape[:2], rule))
 
 
 def windows(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 from mmengine.config import Config
 
+from ..configs import leaves
 from .describe import config_of, names_of
 from .runner import load
 
@@ -55,6 +56,8 @@ def use_file(cfg: Config, file: str, **options: Any) -> None:
     """
     options = {key: value for key, value in options.items() if value}
     about = load(file, **options).description
+    if about.task == 'classification':
+        _name_classes(cfg, about.classes)
     classes, _ = names_of(cfg)
     if classes != about.classes:
         raise ValueError(
@@ -63,6 +66,18 @@ def use_file(cfg: Config, file: str, **options: Any) -> None:
         )
     cfg.model = dict(type='mmconvnext.ExportedModel', file=file, **options)
     cfg.load_from = None
+
+
+def _name_classes(cfg: Config, classes: Sequence[str]) -> None:
+    """Let test data that names no classes have those of the file.
+
+    Otherwise they are those of its folders, which need not be there, and of
+    which one may be missing.
+    """
+    for leaf in leaves(cfg.test_dataloader.dataset):
+        given = {**(leaf.get('metainfo') or {})}
+        given.setdefault('classes', list(classes))
+        leaf['metainfo'] = given
 
 
 def summary(cfg: Config) -> str:

@@ -18,7 +18,7 @@ from torch import nn
 from .. import files
 from ..configs import bare_type
 from . import geometry, supported
-from .runner import Detections, Model, Segmentor
+from .runner import Classifier, Detections, Model, Segmentor
 
 Array = np.ndarray
 # Largest differences by precision. In float32 both compute the same in
@@ -39,6 +39,10 @@ LIMITS: Dict[str, Dict[str, Dict[str, float]]] = {
         },
         'fp16': {'missed %': 5.0},
     },
+    'classification': {
+        'fp32': {'logits': 1e-3, 'scores': 2e-5, 'classes': 0},
+        'fp16': {'scores': 0.02},
+    },
 }
 SURE, OVERLAP = 0.3, 0.8
 # Rounding decides the order of scores that are as close as this.
@@ -55,7 +59,7 @@ class Row(NamedTuple):
 
 
 class Reference:
-    """The host's model with its test pipeline.
+    """The model with its test pipeline.
 
     Args:
         model: with its weights, in eval mode.
@@ -65,20 +69,30 @@ class Reference:
     def __init__(self, model: nn.Module, cfg: Any) -> None:
         init_default_scope(cfg['default_scope'])
         self.model = model
+        self.classifies = supported.check(cfg) == 'classification'
         steps = supported.pipeline_of(cfg)
-        drop = ('LoadImageFromFile', 'LoadAnnotations')
+        drop = ('LoadImage', 'LoadImageFromFile', 'LoadAnnotations')
         self.pipeline = Compose([s for s in steps if bare_type(s) not in drop])
 
     @torch.no_grad()
     def __call__(self, images: Sequence[Array]) -> List[Any]:
         """Predict on RGB images of one size, as one batch."""
         data = [self.pipeline(self._info(image)) for image in images]
-        return self.model.test_step(pseudo_collate(data))
+        batch = pseudo_collate(data)
+        if not self.classifies:
+            return self.model.test_step(batch)
+        inputs = self.model.data_preprocessor(batch)['inputs']
+        logits = self.model(inputs)
+        samples = self.model(inputs, mode='predict')
+        for sample, row in zip(samples, logits):
+            sample.set_field(row, 'logits')
+        return samples
 
     def _info(self, image: Array) -> Dict[str, Any]:
         shape = image.shape[:2]
+        image = image if self.classifies else image[..., ::-1]
         return dict(
-            img=np.ascontiguousarray(image[..., ::-1]),
+            img=np.ascontiguousarray(image),
             img_path='',
             img_id=0,
             img_shape=shape,
@@ -130,6 +144,8 @@ def compare(
             size = images[i].shape[:2]
             if isinstance(exported, Segmentor):
                 values = maps(exported, sample, batch, i, size, found)
+            elif isinstance(exported, Classifier):
+                values = classes(sample, i, found)
             else:
                 result = exported.after(batch, i, size, found)
                 values = objects(sample, result, precision)
@@ -138,11 +154,9 @@ def compare(
 
 
 def _batch(exported: Model, images: Sequence[Array]) -> Array:
-    size = geometry.input_size(
-        *images[0].shape[:2], exported.description.resize
-    )
-    exported.check_size(*size)
-    resized = [geometry.resize_image(image, *size) for image in images]
+    rule = exported.description.resize
+    resized = [geometry.fit_image(image, rule) for image in images]
+    exported.check_size(*resized[0].shape[:2])
     batch = np.stack([x[..., ::-1].transpose(2, 0, 1) for x in resized])
     return np.ascontiguousarray(batch)
 
@@ -168,6 +182,22 @@ def maps(
     return {
         'logits': float(np.abs(logits - wanted).max()),
         'labels %': 100 * float(differ.mean()),
+    }
+
+
+def classes(sample: Any, i: int, found: Dict[str, Array]) -> Dict[str, float]:
+    """Differences of logits, probabilities, and the best class.
+
+    Another class counts unless the model's own scores of the two are equal
+    to rounding.
+    """
+    wanted = sample.pred_scores.numpy()
+    scores, logits = found['scores'][i], found['logits'][i]
+    lost = wanted.max() - wanted[scores.argmax()]
+    return {
+        'logits': float(np.abs(logits - sample.logits.numpy()).max()),
+        'scores': float(np.abs(scores - wanted).max()),
+        'classes': float(lost > TIE),
     }
 
 

@@ -83,6 +83,21 @@ def of_detector(config: Mapping[str, Any]) -> Preprocess:
     )
 
 
+def of_classifier(config: Mapping[str, Any]) -> Preprocess:
+    """Build what mmengine's ImgDataPreprocessor does in a test.
+
+    Our pipeline of classifiers gives RGB where the hosts' give BGR, which is
+    what every file takes: there is one swap more.
+    """
+    options = _normalisation(config)
+    options['swap'] = not options['swap']
+    return Preprocess(
+        **options,
+        divisor=config.get('pad_size_divisor', 1),
+        pad_value=config.get('pad_value', 0),
+    )
+
+
 def _normalisation(config: Mapping[str, Any]) -> dict:
     swap = config.get('bgr_to_rgb', False) or config.get('rgb_to_bgr', False)
     return dict(

@@ -135,9 +135,8 @@ def inputs(
 ) -> Iterator[Dict[str, np.ndarray]]:
     """Yield what goes into a file: images after the resize, or a window."""
     for path in images:
-        image = files.read_image(path)
-        size = geometry.input_size(*image.shape[:2], about.resize)
-        image = geometry.resize_image(image, *size)
+        image = geometry.fit_image(files.read_image(path), about.resize)
+        size = image.shape[:2]
         if about.window:
             rows, columns = (
                 slice(max((side - part) // 2, 0), (side + part) // 2)

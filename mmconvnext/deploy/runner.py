@@ -42,6 +42,20 @@ class Detections(NamedTuple):
     masks: Optional[Array] = None
 
 
+class Classification(NamedTuple):
+    """What a classifier finds in an image, best first.
+
+    Attributes:
+        classes: names, of all K classes.
+        scores: their probabilities, ``(K,)`` float32.
+        labels: their numbers, ``(K,)`` int64.
+    """
+
+    classes: Tuple[str, ...]
+    scores: Array
+    labels: Array
+
+
 class _Model:
     """A loaded file.
 
@@ -65,9 +79,8 @@ class _Model:
             image = files.read_image(Path(image))
         _check_image(image)
         height, width = image.shape[:2]
-        size = geometry.input_size(height, width, self.description.resize)
-        batch = _as_batch(geometry.resize_image(image, *size))
-        self.check_size(*size)
+        batch = _as_batch(geometry.fit_image(image, self.description.resize))
+        self.check_size(*batch.shape[2:])
         return self.after(batch, 0, (height, width), self.run(batch))
 
     def check_size(self, height: int, width: int) -> None:
@@ -175,8 +188,28 @@ class Detector(_Model):
         return Detections(boxes, scores, labels, masks)
 
 
-MODELS = {'segmentation': Segmentor, 'detection': Detector}
-Model = Union[Segmentor, Detector]
+class Classifier(_Model):
+    """A classifier; :meth:`predict` returns a :class:`Classification`."""
+
+    def run(self, batch: Array) -> dict:
+        return self.session.run(batch, ('logits', 'scores'))
+
+    def after(
+        self, batch: Array, i: int, size: Tuple[int, int], found: dict
+    ) -> Classification:
+        scores = found['scores'][i]
+        # Of equal scores the first class, as argmax.
+        labels = np.argsort(-scores, kind='stable')
+        names = tuple(self.description.classes[label] for label in labels)
+        return Classification(names, scores[labels], labels)
+
+
+MODELS = {
+    'segmentation': Segmentor,
+    'detection': Detector,
+    'classification': Classifier,
+}
+Model = Union[Segmentor, Detector, Classifier]
 
 
 def load(

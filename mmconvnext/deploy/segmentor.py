@@ -22,6 +22,7 @@ class ExportedSegmentor(nn.Module):
 
     inputs = ('image',)
     outputs = ('logits', 'labels')
+    maps = {'logits': (2, 3), 'labels': (1, 2)}
 
     def __init__(
         self, model: nn.Module, preprocess: Preprocess, half: bool = False

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import (
+    Any,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Mapping,
+    Optional,
+    Sequence,
+    Tuple,
+)
 
 from ..configs import bare_type
 from .suppression import options_of
@@ -18,6 +28,7 @@ DETECTORS = (
 TASKS = {
     **dict.fromkeys(SEGMENTORS, 'segmentation'),
     **dict.fromkeys(DETECTORS, 'detection'),
+    'ImageClassifier': 'classification',
 }
 
 # Head of a segmentor: None where the file was compared with PyTorch at sizes
@@ -82,15 +93,18 @@ PARTS = {
     'mask_roi_extractor': ('SingleRoIExtractor',),
     'roi_layer': ('RoIAlign',),
 }
-# Steps of a test pipeline that a runner repeats, or need not.
-STEPS = (
-    'LoadImageFromFile',
-    'Resize',
-    'LoadAnnotations',
-    'PackSegInputs',
-    'PackDetInputs',
-)
-PREPROCESSORS = ('SegDataPreProcessor', 'DetDataPreprocessor')
+# Steps of a test pipeline that a runner repeats, or need not, by task.
+OF_HOSTS = ('LoadImageFromFile', 'Resize', 'LoadAnnotations')
+STEPS = {
+    'segmentation': (*OF_HOSTS, 'PackSegInputs'),
+    'detection': (*OF_HOSTS, 'PackDetInputs'),
+    'classification': ('LoadImage', 'ResizedCenterCrop', 'PackClass'),
+}
+PREPROCESSORS = {
+    'segmentation': ('SegDataPreProcessor',),
+    'detection': ('DetDataPreprocessor',),
+    'classification': ('ErasingDataPreprocessor', 'ImgDataPreprocessor'),
+}
 
 
 def check(cfg: Mapping[str, Any]) -> str:
@@ -102,19 +116,17 @@ def check(cfg: Mapping[str, Any]) -> str:
     kind = bare_type(cfg['model'])
     if kind not in TASKS:
         raise ValueError(f'{kind} cannot be exported, only {", ".join(TASKS)}')
-    model = cfg['model']
-    _check_input(model)
-    if kind in SEGMENTORS:
-        _check_segmentor(model)
-    else:
-        _check_detector(model)
+    model, task = cfg['model'], TASKS[kind]
+    _check_input(model, PREPROCESSORS[task])
+    if task in CHECKS:
+        CHECKS[task](model)
     for step in pipeline_of(cfg):
-        if bare_type(step) not in STEPS:
+        if bare_type(step) not in STEPS[task]:
             raise ValueError(
                 f'the test pipeline has {bare_type(step)}, which a file '
-                f'cannot repeat: only {", ".join(STEPS)}'
+                f'cannot repeat: only {", ".join(STEPS[task])}'
             )
-    return TASKS[kind]
+    return task
 
 
 def pipeline_of(cfg: Mapping[str, Any]) -> List[Mapping[str, Any]]:
@@ -137,17 +149,17 @@ def pipeline_of(cfg: Mapping[str, Any]) -> List[Mapping[str, Any]]:
 def is_verified(cfg: Mapping[str, Any]) -> bool:
     """Whether a model has only parts that the tables name."""
     model = cfg['model']
-    if bare_type(model) in DETECTORS:
+    if bare_type(model) not in SEGMENTORS:
         return True
     return all(bare_type(head) in HEADS for head in _decode_heads(model))
 
 
-def _check_input(model: Mapping[str, Any]) -> None:
+def _check_input(model: Mapping[str, Any], known: Sequence[str]) -> None:
     kind = bare_type(model.get('data_preprocessor')) or 'None'
-    if kind not in PREPROCESSORS:
+    if kind not in known:
         raise ValueError(
             f'data_preprocessor {kind} cannot be exported, only '
-            f'{", ".join(PREPROCESSORS)}'
+            f'{", ".join(known)}'
         )
     channels = model['backbone'].get('in_channels', 3)
     if channels != 3:
@@ -240,3 +252,10 @@ def _check_test_cfg(name: str, cfg: Mapping[str, Any]) -> None:
                 f'test_cfg.{name}.{key} must be a positive number in an '
                 f'export, got {cfg.get(key)}'
             )
+
+
+# Of parts that a config chooses; those of a classifier are always the same.
+CHECKS: Dict[str, Callable[[Mapping[str, Any]], None]] = {
+    'segmentation': _check_segmentor,
+    'detection': _check_detector,
+}

@@ -6,7 +6,7 @@ from typing import Optional, Sequence, Tuple, Union
 
 import numpy as np
 
-from ..files import resize
+from ..files import resize, resize_middle
 from ..registry import TRANSFORMS
 
 
@@ -116,22 +116,8 @@ class ResizedCenterCrop:
 
     def __call__(self, results: dict) -> dict:
         """Replace ``img`` and ``img_shape``."""
-        image = results['img']
-        if self.crop_ratio is None:
-            image = resize(image, self.height, self.width)
-        else:
-            image = self._crop(image, self.crop_ratio)
+        image = resize_middle(
+            results['img'], self.height, self.width, self.crop_ratio
+        )
         results['img'], results['img_shape'] = image, image.shape[:2]
         return results
-
-    def _crop(self, image: np.ndarray, ratio: float) -> np.ndarray:
-        height, width = image.shape[:2]
-        # Whole pixels as torchvision counts them, for equal results.
-        short = int(max(self.height, self.width) / ratio)
-        shorter = min(height, width)
-        image = resize(
-            image, short * height // shorter, short * width // shorter
-        )
-        top = round((image.shape[0] - self.height) / 2)
-        left = round((image.shape[1] - self.width) / 2)
-        return image[top : top + self.height, left : left + self.width]

@@ -15,7 +15,7 @@ from labelled import write
 from torch import Tensor, nn
 
 from mmconvnext import FCMAE, ConvNeXtV2, ImageClassifier
-from mmconvnext.analysis import knn
+from mmconvnext.analysis import class_images, knn
 from mmconvnext.files import read_image
 
 NAMES = ('brown', 'green', 'pink')
@@ -38,9 +38,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / 'data'
 
 
-def settings(folder: Path, **options: Any) -> knn.Settings:
+def settings(folder: Path, **options: Any) -> class_images.Settings:
     small = dict(size=32, k=(1, 3), num_workers=0, batch_size=4)
-    return knn.Settings(str(folder), **{**small, **options})
+    return class_images.Settings(str(folder), **{**small, **options})
 
 
 def plain(
@@ -117,7 +117,7 @@ def test_features_are_those_of_each_image_by_itself(
 ) -> None:
     model = micro(cls, drop_path_rate=0.9)
     options = settings(folder)
-    part, val = knn.open_data(options)
+    part, val = class_images.open_data(options)
     assert (len(part), len(val), part.classes) == (15, 9, NAMES)
     found = knn.extract(model, part, options)
     assert found.labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
@@ -127,8 +127,8 @@ def test_features_are_those_of_each_image_by_itself(
         height, width = image.shape[:2]
         crop = part.dataset.pipeline.transforms[1](dict(img=image))['img']
         assert crop.shape == (32, 32, 3) and (height, width) != (32, 32)
-        x = (torch.tensor(crop).double() - torch.tensor(knn.MEAN)) / (
-            torch.tensor(knn.STD)
+        x = (torch.tensor(crop).double() - torch.tensor(class_images.MEAN)) / (
+            torch.tensor(class_images.STD)
         )
         x = x.float().permute(2, 0, 1)[None]
         for down, stage in zip(model.downsample_layers, model.stages):
@@ -149,7 +149,7 @@ def test_modes_and_random_states_stay(folder: Path) -> None:
     modes = [m.training for m in model.modules()]
     grads = [p.requires_grad for p in model.parameters()]
     options = settings(folder, num_workers=2)
-    parts = knn.open_data(options)
+    parts = class_images.open_data(options)
     states = [torch.get_rng_state(), str(np.random.get_state()[1])]
     states.append(random.getstate())
     knn.measure(model, parts, options)
@@ -171,7 +171,9 @@ def test_modes_come_back_after_an_error(folder: Path) -> None:
 
 def test_likeness_of_colours_is_found(folder: Path) -> None:
     options = settings(folder, size=64, k=(1, 3, 15))
-    result = knn.measure(micro(ConvNeXtV2), knn.open_data(options), options)
+    result = knn.measure(
+        micro(ConvNeXtV2), class_images.open_data(options), options
+    )
     assert list(result.accuracy) == [1, 3, 15]
     # Of three classes one in three is chance, and none is a fifth.
     assert result.accuracy[3]['top1'] > 70
@@ -196,7 +198,7 @@ def test_lists_are_read_and_numbers_are_classes(folder: Path) -> None:
     model, folders = micro(ConvNeXtV2), settings(folder)
     lists = settings(folder, train='names.txt', val='numbers.txt')
     whole, listed = (
-        [knn.extract(model, part, s) for part in knn.open_data(s)]
+        [knn.extract(model, part, s) for part in class_images.open_data(s)]
         for s in (folders, lists)
     )
     assert torch.equal(whole[0].vectors, listed[0].vectors)
@@ -206,18 +208,26 @@ def test_lists_are_read_and_numbers_are_classes(folder: Path) -> None:
     assert torch.equal(whole[1].labels[kept], listed[1].labels)
 
 
+def test_a_class_may_be_absent_from_val(folder: Path) -> None:
+    """The others keep the numbers that they have in training."""
+    draw(folder, 'few', 2, NAMES[:2])
+    (folder / 'few' / 'brown').rename(folder / 'few' / 'pink')
+    _, val = class_images.open_data(settings(folder, val='few'))
+    assert [row[2] for row in val] == [1, 1, 2, 2]
+
+
 def test_a_number_of_images_is_spread(folder: Path) -> None:
-    train, val = knn.open_data(settings(folder, number=6))
+    train, val = class_images.open_data(settings(folder, number=6))
     assert [train[i][2] for i in range(6)] == [0, 0, 1, 1, 2, 2]
     assert len(val) == 6
-    assert len(knn.open_data(settings(folder, number=99))[1]) == 9
+    assert len(class_images.open_data(settings(folder, number=99))[1]) == 9
 
 
 def test_a_damaged_image_is_left_out(folder: Path) -> None:
     bad = folder / 'train/green/2.png'
     bad.write_bytes(bad.read_bytes()[:99])
     options = settings(folder)
-    parts = knn.open_data(options)
+    parts = class_images.open_data(options)
     result = knn.measure(micro(ConvNeXtV2), parts, options)
     assert result.images == (14, 9)
     assert list(result.broken) == [str(bad)]
@@ -285,7 +295,7 @@ def test_what_cannot_be_measured_is_refused(case: str, folder: Path) -> None:
     for step in prepare:
         step(folder)
     with pytest.raises((ValueError, FileNotFoundError), match=message):
-        knn.open_data(settings(folder, **options))
+        class_images.open_data(settings(folder, **options))
 
 
 def test_the_backbone_of_any_model_is_found() -> None:

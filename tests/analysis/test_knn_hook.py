@@ -19,7 +19,7 @@ from mmengine.runner import Runner
 from runs import ROOT, rank_losses
 
 from mmconvnext import KNNHook, checkpoint
-from mmconvnext.analysis import knn
+from mmconvnext.analysis import class_images, knn
 from mmconvnext.training.screen import ScreenHook
 
 CONFIG = ROOT / 'configs/fcmae_convnextv2_atto_camvid.py'
@@ -126,8 +126,10 @@ def test_what_is_logged_is_what_a_checkpoint_has(
     found = measured(tmp_path)
     assert list(found) == [2, 3]  # the interval, and the last epoch
     log = next(tmp_path.rglob('*.log')).read_text()
-    settings = knn.Settings(str(folder), k=(3,), size=64, num_workers=0)
-    parts = knn.open_data(settings)
+    settings = class_images.Settings(
+        str(folder), k=(3,), size=64, num_workers=0
+    )
+    parts = class_images.open_data(settings)
     for epoch, row in found.items():
         path = tmp_path / f'epoch_{epoch}.pth'
         if path.is_file():

@@ -16,7 +16,7 @@ from imports import import_tool
 from labelled import write
 
 from mmconvnext import FCMAE, ConvNeXtV2, ImageClassifier, checkpoint
-from mmconvnext.analysis import knn
+from mmconvnext.analysis import class_images, knn
 
 tool = import_tool('knn')
 ROW = dict(type='mmconvnext.ConvNeXtV2', arch=ARCH)
@@ -92,8 +92,10 @@ def test_any_checkpoint_has_the_scores_of_its_backbone(
         monkeypatch, capsys, path, folder, *SMALL, f'--out={out}'
     )
     assert code == 0
-    settings = knn.Settings(str(folder), k=(1, 3), size=32, num_workers=0)
-    result = knn.measure(model, knn.open_data(settings), settings)
+    settings = class_images.Settings(
+        str(folder), k=(1, 3), size=32, num_workers=0
+    )
+    result = knn.measure(model, class_images.open_data(settings), settings)
     assert f'{path}: ' in text and 'ConvNeXt V2 custom' in text
     assert '21 images vote on 14, 7 classes' in text
     for k, row in result.accuracy.items():

@@ -51,6 +51,7 @@ class Maps(nn.Module):
     """A backbone as a file's module: from uint8 images to its maps."""
 
     outputs = ('map0', 'map1', 'map2', 'map3')
+    maps: Dict[str, Tuple[int, int]] = {}
 
     def __init__(self, backbone: nn.Module) -> None:
         super().__init__()

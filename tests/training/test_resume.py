@@ -1,6 +1,8 @@
 """The parts that make a resumed run equal to the uninterrupted one."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 from mmengine.dataset import DefaultSampler, InfiniteSampler
@@ -9,7 +11,6 @@ from torch.utils.data import DataLoader
 from mmconvnext.training.resume import (
     MAX_SEED,
     _Batches,
-    _end_workers,
     _position_sampler,
     seed_at,
 )
@@ -81,13 +82,26 @@ def test_a_sampler_without_positions_is_refused() -> None:
         _position_sampler(loader(DefaultSampler), 4)
 
 
+PERSISTENT = """
+from torch.utils.data import DataLoader
+from mmconvnext.training.resume import _end_workers
+
+batches = DataLoader(list(range(4)), num_workers=1, persistent_workers=True)
+first = iter(batches)
+print(iter(batches) is first)  # they would persist
+_end_workers(batches)
+print(iter(batches) is first)
+del batches._iterator  # a torch that keeps it elsewhere
+_end_workers(batches)
+"""
+
+
 def test_persistent_workers_are_ended_or_refused() -> None:
-    data = list(range(SIZE))
-    batches = DataLoader(data, num_workers=1, persistent_workers=True)
-    first = iter(batches)
-    assert iter(batches) is first, 'they would persist'
-    _end_workers(batches)
-    assert iter(batches) is not first
-    del batches._iterator  # a torch that keeps it elsewhere
-    with pytest.raises(ValueError, match='set persistent_workers=False'):
-        _end_workers(batches)
+    # In a process of its own: a data worker is a copy of the whole process,
+    # with the locks of whatever the tests before have loaded.
+    done = subprocess.run(
+        [sys.executable, '-c', PERSISTENT], capture_output=True, text=True
+    )
+    assert done.stdout.split() == ['True', 'False'], done.stderr
+    assert done.returncode == 1
+    assert 'set persistent_workers=False' in done.stderr.splitlines()[-1]

@@ -5,6 +5,7 @@ import importlib
 import itertools
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import Iterator, List, NamedTuple
 
@@ -242,6 +243,13 @@ def test_links_lead_somewhere(readme: Path) -> None:
         target = (readme.parent / path).resolve() if path else readme
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize('readme', READMES, ids=name_of)
+def test_nothing_is_said_twice(readme: Path) -> None:
+    parts = prose(readme).split('\n\n')
+    counts = Counter(part.strip() for part in parts)
+    assert [part for part, n in counts.items() if part and n > 1] == []
 
 
 def names(readme: Path) -> set:

@@ -1,0 +1,122 @@
+"""What pre-training gains with few and with all labels of class folders.
+
+    python tests/campaigns/labels.py --data-root data/signs --out runs \
+        --pretrained work_dirs/fcmae_convnextv2_atto_signs/epoch_200.pth
+
+Fine-tunes a config from random weights and from a pre-training, on a share of
+the labels of each class, with several seeds; then a linear probe of both
+backbones and k nearest neighbours. The last line of each row is the mean and
+the range of top-1 over the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator, List, Optional
+
+ROOT = Path(__file__).parents[2]
+CONFIG = 'configs/finetune_convnextv2_atto_signs.py'
+# A probe learns its last layer alone, on features without drop path.
+PROBE = (
+    'model.backbone.frozen_stages=4',
+    'optim_wrapper.optimizer.weight_decay=0.0',
+)
+EPOCHS = {0.1: 150, 1.0: 30}
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--data-root', default='data/signs')
+    parser.add_argument('--out', type=Path, required=True)
+    parser.add_argument('--pretrained', type=Path, required=True)
+    parser.add_argument('--config', default=CONFIG)
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--shares', type=float, nargs='+', default=[0.1, 1.0])
+    parser.add_argument(
+        '--kinds', nargs='+', default=['finetune', 'probe'], choices=KINDS
+    )
+    return parser.parse_args()
+
+
+KINDS = {'finetune': (), 'probe': PROBE}
+
+
+def listed(root: Path, share: float, seed: int) -> Iterator[str]:
+    """Yield lines of a list with a share of the images of each class."""
+    for folder in sorted(p for p in (root / 'train').iterdir() if p.is_dir()):
+        images = sorted(folder.iterdir())
+        chosen = random.Random(seed).sample(
+            images, max(1, round(share * len(images)))
+        )
+        for path in sorted(chosen):
+            yield f'{folder.name}/{path.name} {folder.name}\n'
+
+
+def run(
+    args: argparse.Namespace,
+    kind: str,
+    share: float,
+    seed: int,
+    start: Optional[Path],
+) -> float:
+    """Train once and return the last top-1, in percent."""
+    name = f'{kind}_{share}_{seed}_{start.stem if start else "random"}'
+    work_dir = args.out / name
+    options: List[str] = [f'randomness.seed={seed}', *KINDS[kind]]
+    epochs = EPOCHS.get(share, round(30 / share))
+    options += [
+        f'train_cfg.max_epochs={epochs}',
+        f'train_cfg.val_interval={epochs}',
+        f'default_hooks.checkpoint.interval={epochs}',
+        f'param_scheduler.1.end={epochs}',
+    ]
+    if share < 1:
+        file = args.out / f'train_{share}_{seed}.txt'
+        lines = listed(Path(args.data_root), share, seed)
+        file.write_text(''.join(lines), encoding='utf-8')
+        options.append(f'train_dataloader.dataset.ann_file={file.resolve()}')
+    if start:
+        init = 'model.backbone.init_cfg'
+        options += [f'{init}.type=Pretrained', f'{init}.checkpoint={start}']
+    command = ['tools/train.py', args.config, f'--work-dir={work_dir}']
+    command += [f'--data-root={args.data_root}', '--cfg-options', *options]
+    subprocess.run(
+        [sys.executable, *command], cwd=ROOT, check=True, stdout=sys.stderr
+    )
+    return last_top1(work_dir)
+
+
+def last_top1(work_dir: Path) -> float:
+    rows = [
+        json.loads(line)
+        for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
+        for line in file.read_text(encoding='utf-8').splitlines()
+    ]
+    return [r['accuracy/top1'] for r in rows if 'accuracy/top1' in r][-1]
+
+
+def main() -> None:
+    args = parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    for kind in args.kinds:
+        for share in args.shares:
+            for start in (None, args.pretrained.resolve()):
+                found = [
+                    run(args, kind, share, seed, start) for seed in args.seeds
+                ]
+                mean = sum(found) / len(found)
+                print(
+                    f'{kind}, {share:.0%} of the labels, '
+                    f'{start.name if start else "random"}: top-1 '
+                    f'{mean:.1f} ({min(found):.1f} to {max(found):.1f})',
+                    flush=True,
+                )
+
+
+if __name__ == '__main__':
+    main()

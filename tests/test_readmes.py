@@ -198,6 +198,7 @@ CONFIGS = [
     for name in (
         'upernet_convnextv2_atto_camvid',
         'fcmae_convnextv2_atto_camvid',
+        'finetune_convnextv2_tiny_own',
         'mask_rcnn_convnextv2_tiny_own',
     )
 ]

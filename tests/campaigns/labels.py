@@ -5,8 +5,7 @@
 
 Fine-tunes a config from random weights and from a pre-training, on a share of
 the labels of each class, with several seeds; then a linear probe of both
-backbones and k nearest neighbours. The last line of each row is the mean and
-the range of top-1 over the seeds.
+backbones. Each line is the mean and the range of top-1 over the seeds.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ PROBE = (
     'model.backbone.frozen_stages=4',
     'optim_wrapper.optimizer.weight_decay=0.0',
 )
-EPOCHS = {0.1: 150, 1.0: 30}
+EPOCHS = {0.1: 150, 1.0: 30}  # by share of the labels
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,6 +36,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', default=CONFIG)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--shares', type=float, nargs='+', default=[0.1, 1.0])
+    parser.add_argument(
+        '--epochs', type=int, help=f'of each run (default: {EPOCHS})'
+    )
+    parser.add_argument(
+        '--options', nargs='*', default=[], help='--cfg-options of each run'
+    )
     parser.add_argument(
         '--kinds', nargs='+', default=['finetune', 'probe'], choices=KINDS
     )
@@ -68,7 +73,8 @@ def run(
     name = f'{kind}_{share}_{seed}_{start.stem if start else "random"}'
     work_dir = args.out / name
     options: List[str] = [f'randomness.seed={seed}', *KINDS[kind]]
-    epochs = EPOCHS.get(share, round(30 / share))
+    options += args.options
+    epochs = args.epochs or EPOCHS.get(share, round(30 / share))
     options += [
         f'train_cfg.max_epochs={epochs}',
         f'train_cfg.val_interval={epochs}',

@@ -102,6 +102,7 @@ def run(args: argparse.Namespace) -> bool:
     from mmconvnext import cli
     from mmconvnext.deploy import export, runtimes, supported
     from mmconvnext.inference import load_model
+    from mmconvnext.inference.classes import settle_names
 
     cfg = cli.load_config(args)
     export.check(cfg, args.precision, args.shape)
@@ -110,6 +111,7 @@ def run(args: argparse.Namespace) -> bool:
         raise ValueError('--check off: this head was never compared before')
     runtimes.check(args.runtime)
     cli.check_checkpoint(args.checkpoint)
+    settle_names(cfg, args.checkpoint)
     model = load_model(cfg, args.checkpoint)
     out = Path(args.out)
     with Console().status(f'exporting to {out}'):

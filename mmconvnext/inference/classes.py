@@ -66,8 +66,9 @@ def settle_names(cfg: Config, checkpoint: Optional[str]) -> None:
         names = [str(i) for i in range(count)]
     if count is not None and len(names) != count:
         raise ValueError(
-            f'the model has {count} classes, the test data {len(names)} '
-            f'({some(names)}); name all classes, in their order, in {SETTING}'
+            f'the model has {count} classes, but the test data or the '
+            f'checkpoint names {len(names)} ({some(names)}); name all, in '
+            f'their order, in {SETTING}'
         )
     if names == found:
         return  # mmengine takes seconds to format a long config

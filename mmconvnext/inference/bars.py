@@ -66,6 +66,14 @@ def fitted(image: np.ndarray) -> np.ndarray:
     return cv2.resize(image, size, interpolation=how)
 
 
+def labelled(image: np.ndarray, name: str) -> np.ndarray:
+    """Draw an image below the name of its class, as :func:`panels`."""
+    image = fitted(image)
+    strip = np.full((2 * FONT, image.shape[1], 3), 255, np.uint8)
+    line = Line(name, EDGE, FONT, FONT, image.shape[1] - 2 * EDGE, INK)
+    return np.vstack([write(strip, [line]), image])
+
+
 def _panel(
     scores: np.ndarray,
     label: Optional[int],

@@ -87,6 +87,8 @@ class Painter:
         """
         if 'pred_scores' in sample:
             return side_by_side(list(self.ranked(image, sample).values()))
+        if 'gt_label' in sample:
+            return bars.labelled(image, self.classes[int(sample.gt_label)])
         return side_by_side([image, self.panel(image, sample, **options)])
 
     def ranked(self, image: np.ndarray, sample: Any) -> Dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS
 
 from ..configs import enter_scope
+from .classes import classifies
 from .pictures import Painter, plain_truth
 
 
@@ -52,8 +53,10 @@ def samples(
         index = int(order[place % len(order)])
         data = dataset[index]
         image = data['inputs'].permute(1, 2, 0).numpy()
-        # Data sets give BGR; the model's preprocessor turns it around.
-        yield index, np.ascontiguousarray(image[..., ::-1]), data
+        # Data sets of hosts give BGR; the model's preprocessor turns it
+        # around. Those of classifiers give RGB.
+        image = image if classifies(cfg) else image[..., ::-1]
+        yield index, np.ascontiguousarray(image), data
 
 
 def describe(data: Dict[str, Any]) -> str:
@@ -62,6 +65,8 @@ def describe(data: Dict[str, Any]) -> str:
     size = '{1}x{0}'.format(*data['inputs'].shape[-2:])
     if 'gt_instances' in sample:
         content = f'{len(sample.gt_instances)} objects'
+    elif 'gt_label' in sample:
+        content = f'class {int(sample.gt_label)}'
     else:
         labels = torch.unique(sample.gt_sem_seg.data).tolist()
         content = f'labels {labels}'

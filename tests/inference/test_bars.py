@@ -105,6 +105,12 @@ def test_the_true_class_is_marked(case: str, monkeypatch) -> None:
     assert set(words) <= set(texts_of(monkeypatch, picture(), given, NAMES))
 
 
+def test_a_label_alone_is_above_the_image() -> None:
+    drawn = bars.labelled(picture(100, 100), 'größe')
+    assert drawn.shape == (270, 240, 3)
+    assert (drawn[:30] < 128).any() and (drawn[30:] == 90).all()
+
+
 def test_scores_that_are_no_numbers_are_drawn_empty() -> None:
     given = sample([torch.nan] * 3)
     panel = bars.panels(picture(), given, NAMES[:3])['prediction']

@@ -3,10 +3,14 @@
 import base64
 import math
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from drawn import picture, score
 
 from mmconvnext.inference.gallery import MANY, WIDTH, entry, page, worst_first
@@ -76,6 +80,54 @@ def test_a_table_of_many_classes_is_folded() -> None:
         folded = f'<summary>{count} classes, mean IoU 50.0 %</summary>'
         assert (folded in text) == (count > MANY)
         assert 'data-classes="7:40.00"' in text and len(text) < 90_000
+
+
+BROWSERS = ('chromium', 'google-chrome', 'chromium-browser')
+CHOOSE = """<script>
+const menu = document.getElementById('order');
+menu.value = '%s';
+menu.dispatchEvent(new Event('change'));
+</script></body>"""
+ORDERS = {
+    'worst': ['b', 'a', 'c', 'd'],
+    'best': ['d', 'c', 'a', 'b'],
+    'name': ['a', 'b', 'c', 'd'],
+    '1': ['a', 'd', 'b', 'c'],  # road; not in b, c
+    '10': ['c', 'a', 'b', 'd'],  # the 11th class, whose place starts with 1
+}
+
+
+@pytest.mark.parametrize('choice', ORDERS)
+def test_the_menu_orders_the_rows(choice: str, tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip(f'none of {", ".join(BROWSERS)} is installed')
+    rows = {
+        'a': score(sky=20.0, road=20.0),
+        'b': score(sky=10.0, road=math.nan),
+        'c': score(c10=50.0),
+        'd': score(sky=100.0, road=80.0),
+    }
+    entries = [
+        entry(name, Drawn({'input': picture()}, value))
+        for name, value in rows.items()
+    ]
+    names = ['sky', 'road', *(f'c{i}' for i in range(2, 12))]
+    total = score(**dict.fromkeys(names, 50.0))
+    text = page('t', worst_first(entries), total)
+    file = tmp_path / 'page.html'
+    file.write_text(text.replace('</body>', CHOOSE % choice), encoding='utf-8')
+    options = ['--headless', '--no-sandbox', '--disable-gpu', '--dump-dom']
+    options.append(f'--user-data-dir={tmp_path / "home"}')
+    done = subprocess.run(
+        [browser, *options, file.as_uri()],
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    found = re.findall(r'<article data-name="(\w)"', done.stdout)
+    assert found == ORDERS[choice]
 
 
 def test_page_needs_nothing_else() -> None:

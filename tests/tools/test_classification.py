@@ -143,6 +143,17 @@ def test_what_classifiers_do_not_have(
         evaluate(case, tmp_path, option)
 
 
+def test_a_test_needs_a_folder_of_every_class(
+    case: Case, tmp_path: Path
+) -> None:
+    """Without one, the numbers of classes would mean others."""
+    class_config(case.root, classes=4).dump(tmp_path / 'four.py')
+    save_native(tiny_classifier(4), tmp_path / 'four.pth')
+    here = Case(tmp_path / 'four.py', case.root, tmp_path / 'four.pth')
+    with pytest.raises(SystemExit, match=r'4 classes, .* 3 \(ant, bee, cow'):
+        evaluate(here, tmp_path / 'w')
+
+
 LAYOUTS = ('official', 'timm', 'transformers')
 
 

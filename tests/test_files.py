@@ -188,6 +188,32 @@ def test_images_are_found_below_a_folder(tmp_path: Path) -> None:
         read_image(tmp_path / 'a.png')
 
 
+@pytest.mark.parametrize(
+    ('shape', 'short', 'resized', 'corner'),
+    [
+        ((97, 130), 256, (256, 343), (16, 60)),  # 59.5 goes to the even one
+        ((131, 100), 256, (335, 256), (56, 16)),
+        ((500, 375), 256, (341, 256), (58, 16)),
+        ((64, 64), 256, (256, 256), (16, 16)),
+    ],
+)
+def test_the_middle_is_that_of_published_tests(
+    shape: Tuple, short: int, resized: Tuple, corner: Tuple
+) -> None:
+    """torchvision's Resize(256, bicubic), then CenterCrop(224)."""
+    image = picture(*shape, 0)
+    assert short == int(224 / 0.875)
+    whole = Image.fromarray(image).resize(resized[::-1], Image.BICUBIC)
+    top, left = corner
+    goal = np.asarray(whole)[top : top + 224, left : left + 224]
+    found = files.resize_middle(image, 224, 224, 0.875)
+    assert found.shape == (224, 224, 3)
+    assert np.array_equal(found, goal)
+    squeezed = Image.fromarray(image).resize((40, 32), Image.BICUBIC)
+    found = files.resize_middle(image, 32, 40, None)
+    assert np.array_equal(found, np.asarray(squeezed))
+
+
 def test_pictures_are_written_whole(tmp_path: Path) -> None:
     write_image(picture(), tmp_path / 'deep/x.png')
     assert [p.name for p in (tmp_path / 'deep').iterdir()] == ['x.png']

@@ -36,9 +36,9 @@ def settle_names(cfg: Config, checkpoint: Optional[str]) -> None:
     """Write the names of a classifier's classes into its test data.
 
     They are those of the config; else those that training wrote into the
-    checkpoint, which the folders of the test data must have as well; else
-    those of the test data; else numbers, with a warning. Other models'
-    configs stay as they are.
+    checkpoint, of which the test data may lack some; else those of the test
+    data; else numbers, with a warning. Other models' configs stay as they
+    are.
 
     Args:
         cfg: changed, unless its data gives the names by itself.
@@ -46,7 +46,7 @@ def settle_names(cfg: Config, checkpoint: Optional[str]) -> None:
 
     Raises:
         ValueError: where the names are not as many as the model has
-            classes, or those of the data are not those of the checkpoint.
+            classes, or the data has some that the checkpoint has not.
     """
     if not classifies(cfg):
         return
@@ -83,12 +83,15 @@ def _names(
     if (leaf.get('metainfo') or {}).get('classes'):
         return found
     trained = _trained(checkpoint)
-    if trained and found and trained != found:
-        raise ValueError(
-            f'{checkpoint} was trained on the classes {some(trained)}, the '
-            f'test data has {some(found)}; where a class has no image, name '
-            f'all, in the order of training, in {SETTING}'
-        )
+    # A list may call classes by their numbers.
+    numbers = leaf.get('ann_file') and all(map(str.isdecimal, found or ()))
+    if trained and found and not numbers:
+        new = [name for name in found if name not in trained]
+        if new:
+            raise ValueError(
+                f'{checkpoint} was trained on the classes {some(trained)}; '
+                f'the test data has others: {some(new)}'
+            )
     return trained or found
 
 

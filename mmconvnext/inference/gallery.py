@@ -23,7 +23,8 @@ class Entry(NamedTuple):
 
     ``captions`` are those of the panels; ``thumbnail`` is a WebP file, empty
     where none was asked for, of ``size`` (width, height); ``picture`` is the
-    whole picture's name beside the page.
+    whole picture's name beside the page. ``as_it_is`` keeps the row from
+    being enlarged to the width of the page.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Entry(NamedTuple):
     thumbnail: bytes
     size: Sequence[int]
     picture: str
+    as_it_is: bool = False
 
 
 def entry(
@@ -42,7 +44,11 @@ def entry(
     if thumbnail:
         data, size = _shrink(list(drawn.panels.values()))
     link = Path(picture or f'{name}.png').as_posix()
-    return Entry(name, list(drawn.panels), drawn.score, data, size, link)
+    captions, sample = list(drawn.panels), drawn.sample
+    # Bars beside an image have their size, and say what they are.
+    bars = sample is not None and 'pred_scores' in sample
+    captions = [] if bars else captions
+    return Entry(name, captions, drawn.score, data, size, link, bars)
 
 
 def _shrink(panels: List[np.ndarray]) -> tuple:
@@ -164,6 +170,7 @@ tfoot td { font-weight: 600; border-bottom: 0; }
 article { margin: 1.2rem 0; content-visibility: auto;
   contain-intrinsic-size: auto 300px; }
 article img { display: block; width: 100%; height: auto; }
+article img.as-it-is { width: auto; max-width: 100%; }
 .head, .captions { display: flex; justify-content: space-between;
   gap: 1rem; }
 .head b { overflow-wrap: anywhere; }
@@ -252,7 +259,9 @@ data-classes="{{ class_column(item) }}"{% endif %}>
 {% endfor %}</span>{% endif %}</div>
 <div class="captions">\
 {% for caption in item.captions %}<span>{{ caption }}</span>{% endfor %}</div>
-<a href="{{ item.picture|urlencode }}"><img loading="lazy" decoding="async"
+<a href="{{ item.picture|urlencode }}"><img \
+{% if item.as_it_is %}class="as-it-is" {% endif %}loading="lazy"
+ decoding="async"
  width="{{ item.size[0] }}" height="{{ item.size[1] }}" alt="{{ item.name }}"
  src="data:image/webp;base64,{{ item.thumbnail|base64 }}"></a>
 </article>

@@ -172,6 +172,7 @@ SETTLED = {
     'of the checkpoint': (None, ['k', 'l', 'm'], False, 'klm'),
     'of checkpoint and data': (None, CLASSES, True, CLASSES),
     'of the data': (None, None, True, CLASSES),
+    'data that lacks a class': (None, ['ant', 'bee', 'cat', 'cow'], True, ''),
     'numbers': (None, None, False, '012'),
 }
 
@@ -181,7 +182,8 @@ def test_where_names_come_from(
     case: str, root: Path, tmp_path: Path, monkeypatch
 ) -> None:
     given, meta, there, names = SETTLED[case]
-    cfg = class_config(root if there else tmp_path / 'gone')
+    names = names or meta
+    cfg = class_config(root if there else tmp_path / 'gone', len(names))
     if given:
         cfg.test_dataloader.dataset.metainfo = dict(classes=given)
     said: List[Any] = []
@@ -191,10 +193,21 @@ def test_where_names_come_from(
     assert list(found) == list(names)
     # Thousands of names in a config would take long to write.
     written = 'classes' in (cfg.test_dataloader.dataset.get('metainfo') or {})
-    assert written == (bool(given) or not there)
+    assert written == (bool(given) or not there or len(names) > 3)
     assert bool(said) == (case == 'numbers')
     settle_names(cfg, None)  # again changes nothing
     assert list(build_data(cfg).metainfo['classes']) == list(names)
+
+
+def test_numbers_of_a_list_are_those_of_training(
+    root: Path, tmp_path: Path
+) -> None:
+    file = write_list(tmp_path / 'list.txt', 'bee/0.png 1', 'ant/0.png 0')
+    cfg = class_config(root, ann_file=file)
+    settle_names(cfg, trained(tmp_path / 'x.pth', CLASSES))
+    labels = scorer(cfg, '', root / 'val')
+    assert labels.classes == list(CLASSES)
+    assert labels.info(root / 'val/bee/0.png')['gt_label'] == 1
 
 
 def build_data(cfg: Config) -> ClassFolderDataset:
@@ -231,7 +244,7 @@ def test_names_that_cannot_be_right(root: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=text):
         settle_names(cfg, None)
     path = trained(tmp_path / 'x.pth', ['ant', 'bee', 'dog'])
-    text = rf'{re.escape(path)} was trained on .*dog, the test data has .*cow'
+    text = rf'{re.escape(path)} was trained on .*dog; .* has others: cow$'
     with pytest.raises(ValueError, match=text):
         settle_names(class_config(root), path)
 

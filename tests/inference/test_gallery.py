@@ -163,6 +163,15 @@ def test_page_shrinks_and_keeps_the_pictures() -> None:
     assert abs(int(second[20, 30, 0]) - 90) < 4
 
 
+def test_bars_are_not_enlarged() -> None:
+    for key in ('pred_scores', 'pred_sem_seg'):
+        drawn = Drawn({'input': picture()}, sample={key: None})
+        text = page('t', [entry('x.jpg', drawn)])
+        bars = key == 'pred_scores'
+        assert ('<img class="as-it-is" loading="lazy"' in text) == bars
+        assert ('<span>input</span>' in text) != bars
+
+
 def test_page_shows_classes_and_scores() -> None:
     text = nasty_page()
     assert re.search(r'rgb\(1, 2, 3\).*sky</td>\s*<td>30\.2</td>', text)

@@ -62,6 +62,8 @@ if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
     mapfile -t ZOO < <(grep -rlE "import_zoo|importorskip" tests \
         --include="test_*.py")
     .venv-zoo/bin/python -m pytest -q "${SHARED[@]}" "${ZOO[@]}"
+    # It has the same hosts: these files have run.
+    SHARED+=("${ZOO[@]/#/--ignore=}")
 fi
 say "Tests with the hosts of ${SETS[$HOSTS]}"
 [ $# -gt 0 ] || set -- "${SHARED[@]}"

@@ -62,11 +62,12 @@ class Mixing:
         weight = float(np.random.beta(alpha, alpha))
         others = images.flip(0)
         if cuts:
-            rows, columns = window(*images.shape[-2:], 1 - weight)
+            height, width = images.shape[-2:]
+            rows, columns = window(height, width, 1 - weight)
             mixed = images.clone()
             mixed[..., rows, columns] = others[..., rows, columns]
             area = (rows.stop - rows.start) * (columns.stop - columns.start)
-            weight = 1 - area / (images.shape[-2] * images.shape[-1])
+            weight = 1 - area / (height * width)
         else:
             mixed = images * weight + others * (1 - weight)
         return mixed, targets * weight + targets.flip(0) * (1 - weight)

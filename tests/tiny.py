@@ -4,6 +4,7 @@ import copy
 import functools
 from pathlib import Path
 from typing import Set
+from unittest import mock
 
 import numpy as np
 import torch
@@ -26,6 +27,23 @@ def _load(path: Path) -> Config:
 
 def load(name: str) -> Config:
     return copy.deepcopy(_load(ROOT / 'configs' / name))
+
+
+def written(cfg: Config, path: Path) -> Config:
+    """Write a config as mmengine writes it into a work dir; read it again.
+
+    The text is not laid out, which takes mmengine seconds for each config.
+    """
+
+    def plain(text: str, **_: object) -> tuple:
+        return text, True
+
+    with (
+        mock.patch('yapf.yapflib.yapf_api.FormatCode', plain),
+        mock.patch('mmengine.config.config.FormatCode', plain, create=True),
+    ):
+        cfg.dump(path)
+    return Config.fromfile(path)
 
 
 def build(cfg: Config, device: str = 'cpu') -> BaseModel:

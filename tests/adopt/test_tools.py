@@ -107,6 +107,12 @@ PROJECTS = {
 }
 
 
+# One of each host; with the others only what depends on heads.
+ALL_TOOLS = [
+    name for name in PROJECTS if 'fcos' in name or 'former/mask' in name
+]
+
+
 @pytest.fixture(scope='module')
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp('data') / 'demo'
@@ -141,6 +147,8 @@ def test_every_tool_takes_an_adopted_config(
     )
     run('predict', cfg, checkpoint, images, '--out', tmp_path / 'predicted')
     assert len([*(tmp_path / 'predicted').glob('*.png')]) == 2
+    if name not in ALL_TOOLS:
+        return
     run('browse_dataset', cfg, '--out', tmp_path / 'seen', '--number', '2')
     assert len([*(tmp_path / 'seen').iterdir()]) == 2
     assert 'FLOPs' in run('get_complexity', cfg, '--shape', '96', '96')

@@ -107,6 +107,7 @@ def test_row_takes_a_step(name: str, tmp_path: Path) -> None:
     assert not [*different(plain(again), plain(cfg), '')]
 
 
+@pytest.mark.slow
 def test_heads_that_enlarge_read_maps_of_the_old_stride() -> None:
     """SETR's auxiliary heads would make 4 times the image of stride 4."""
     host = read('mmseg::setr/setr_vit-l_naive_8xb2-160k_ade20k-512x512.py')

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import BaseDataElement
-from tiny import load
+from tiny import load, written
 
 from mmconvnext import ARCHS
 from mmconvnext.cli import data_paths
@@ -278,8 +278,7 @@ def test_starts_from_what_the_name_says(name: str) -> None:
 @pytest.mark.parametrize('name', CONFIGS)
 def test_survives_being_written_out(name: str, tmp_path: Path) -> None:
     cfg = load(name)
-    cfg.dump(tmp_path / name)
-    assert Config.fromfile(tmp_path / name).to_dict() == cfg.to_dict()
+    assert written(cfg, tmp_path / name).to_dict() == cfg.to_dict()
 
 
 def build(cfg: Config, device: str = 'cpu') -> torch.nn.Module:

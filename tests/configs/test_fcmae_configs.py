@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS, init_default_scope
-from tiny import load
+from tiny import load, written
 
 from mmconvnext import ARCHS
 from mmconvnext.cli import data_paths
@@ -111,8 +111,7 @@ def test_schedule_at_its_corners(epochs: int):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_survives_being_written_out(name: str, tmp_path: Path):
     cfg = load(name)
-    cfg.dump(tmp_path / name)
-    assert Config.fromfile(tmp_path / name).to_dict() == cfg.to_dict()
+    assert written(cfg, tmp_path / name).to_dict() == cfg.to_dict()
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -288,6 +288,7 @@ def test_compile_without_graph_breaks(cls: type) -> None:
     )
 
 
+@pytest.mark.slow
 @both
 def test_compiled_blocks_serve_every_size(
     cls: type, monkeypatch: pytest.MonkeyPatch

@@ -75,6 +75,7 @@ def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return torch.load(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('run', dict.fromkeys(RUNS), ids=str)
 def test_two_processes(
     run: tuple, of_two_processes: dict, monkeypatch: pytest.MonkeyPatch

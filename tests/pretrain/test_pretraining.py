@@ -81,6 +81,7 @@ def test_pictures_and_skipped_files_are_there(trained: Path):
         assert len(np.unique(picture)) > 50
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_exactly(trained: Path, demo: Path, tmp_path: Path):
     arguments = command(demo, tmp_path)
     kill_after(arguments, tmp_path)
@@ -339,6 +340,7 @@ def test_half_a_decoder_and_other_sizes_are_refused(source: FCMAE):
             assert torch.equal(before[key], value), key
 
 
+@pytest.mark.slow
 def test_the_chain(trained: Path, demo: Path, tmp_path: Path):
     """The three commands of configs/README.md, shortened."""
     for config, data, limit in (

@@ -273,6 +273,7 @@ print(int(re.search(r'VmHWM:\\s+(\\d+)', status)[1]) // 1024)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     not Path('/proc/self/status').exists(), reason='the peak needs Linux'
 )

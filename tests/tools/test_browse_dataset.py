@@ -27,6 +27,7 @@ def demo(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_draws_labels_beside_the_image(
     name: str, demo: Path, tmp_path: Path

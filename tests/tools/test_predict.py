@@ -217,6 +217,7 @@ def test_missing_labels_are_one_line(
         )
 
 
+@pytest.mark.slow
 def test_labels_and_video_of_unlabelled_images(
     case: Case, weights: Path, demo: Path, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ def trained(demo: Path, tmp_path_factory) -> Path:
     return work_dir
 
 
+@pytest.mark.slow
 def test_a_longer_run_is_not_resumed_at_rate_zero(
     demo: Path, trained: Path
 ) -> None:

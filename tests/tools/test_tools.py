@@ -163,6 +163,7 @@ def test_train_logs_and_evaluates(name: str, trained: Path) -> None:
     assert (trained / RUNS[name].last).is_file()
 
 
+@pytest.mark.slow
 def test_killed_run_resumes_exactly(
     name: str, trained: Path, demo: Path, tmp_path: Path
 ) -> None:
@@ -206,6 +207,7 @@ def test_test_writes_predictions(
     assert len(pictures) == 4
 
 
+@pytest.mark.slow
 def test_label_maps_and_missing_tta(demo: Path, tmp_path: Path) -> None:
     run = RUNS['segmentation']
     succeed(*train_command(run, demo, tmp_path), 'train_cfg.max_iters=5')
@@ -348,6 +350,7 @@ def test_use_from_another_project(
     assert 'nan' not in printed
 
 
+@pytest.mark.slow
 def test_training_starts_from_a_timm_file(demo: Path, tmp_path: Path) -> None:
     """The account is in the log; a wrong file stops before training."""
     run = RUNS['segmentation']

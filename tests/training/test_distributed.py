@@ -138,6 +138,7 @@ def assert_same(name: str, found: List[dict], expected: List[dict]) -> None:
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('name', CASES)
 def test_two_processes_are_one(name: str, demo: Path, tmp_path: Path) -> None:
     overrides, folder, half, middle, last = CASES[name]

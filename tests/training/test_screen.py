@@ -100,6 +100,7 @@ def command(demo: Path, work_dir: Path, *more: str) -> list:
     ]
 
 
+@pytest.mark.slow
 def test_a_file_gets_few_plain_lines(demo: Path, tmp_path: Path) -> None:
     out = succeed(*command(demo, tmp_path))
     lines = out.splitlines()
@@ -130,6 +131,7 @@ def test_a_file_gets_few_plain_lines(demo: Path, tmp_path: Path) -> None:
     assert 'Config' not in tested and len(tested.splitlines()) < 15, tested
 
 
+@pytest.mark.slow
 def test_verbose_brings_the_log_back(demo: Path, tmp_path: Path) -> None:
     args = command(demo, tmp_path, 'train_cfg.val_interval=9')
     out = succeed(*args[:2], '--verbose', *args[2:])
@@ -137,6 +139,7 @@ def test_verbose_brings_the_log_back(demo: Path, tmp_path: Path) -> None:
         assert part in out, part
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_line_that_moves(demo: Path, tmp_path: Path) -> None:
     """Nothing of the line is left at the end, and the cursor is back."""
     parent, child = pty.openpty()

@@ -43,8 +43,9 @@ fi
 
 # Two data workers and two cores: more threads only wait for each other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-# Whole files to a worker: what a file sets up is set up once.
-SHARED=(-n "${TEST_WORKERS:-2}" --dist loadfile)
+# Whole files to a worker: what a file sets up is set up once. A run that goes
+# on without a worker that died may wait for its tests for ever.
+SHARED=(-n "${TEST_WORKERS:-2}" --dist loadfile --max-worker-restart 0)
 
 if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
     EXTRAS=(requirements/optional.txt requirements/zoo.txt)

@@ -96,14 +96,11 @@ def measured(work_dir: Path) -> Dict[int, dict]:
     return {row['step']: row for row in found}
 
 
-@pytest.mark.parametrize('workers', [0, 2])
-def test_training_is_as_without_it(
-    folder: Path, tmp_path: Path, workers: int
-) -> None:
+def test_training_is_as_without_it(folder: Path, tmp_path: Path) -> None:
     runs = []
     for name, hooks in (
         ('without', []),
-        ('with', [hook(folder, interval=1, num_workers=workers)]),
+        ('with', [hook(folder, interval=1)]),
     ):
         runner = train(config(folder, tmp_path / name, *hooks))
         modes = [m.training for m in runner.model.modules()]

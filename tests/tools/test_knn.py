@@ -14,6 +14,7 @@ import torch
 from checkpoints import ARCH, backbone, randomise
 from imports import import_tool
 from labelled import write
+from runs import succeed
 
 from mmconvnext import FCMAE, ConvNeXtV2, ImageClassifier, checkpoint
 from mmconvnext.analysis import class_images, knn
@@ -74,6 +75,22 @@ def run(monkeypatch, capsys, *args) -> tuple:
         tool.main()
     captured = capsys.readouterr()
     return stop.value.code, captured.out, captured.err
+
+
+def test_data_workers_change_nothing(
+    folder: Path, model: ConvNeXtV2, tmp_path: Path
+) -> None:
+    # As a command: a data worker is a copy of the whole process, here of one
+    # that other tests have filled.
+    path = tmp_path / 'model.pth'
+    torch.save(model.state_dict(), path)
+    scores = []
+    for workers in (0, 2):
+        options = (*SMALL, f'--num-workers={workers}')
+        text = succeed('tools/knn.py', path, folder, *options)
+        scores.append(re.findall(r'^k = .*$', text, re.M))
+    assert scores[0] == scores[1]
+    assert len(scores[0]) == 2
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -10,7 +10,7 @@
 _base_ = [
     './_base_/classifier.py',
     './_base_/class_folders_384.py',
-    './_base_/runtime_cls.py',
+    './_base_/runtime_cls_22k_1k.py',
 ]
 arch = 'base'
 model = dict(
@@ -28,19 +28,4 @@ model = dict(
     ),
 )
 train_dataloader = dict(batch_size=32)
-optim_wrapper = dict(
-    accumulative_counts=2,
-    # 2.5e-5 per 256 images.
-    optimizer=dict(lr=2.5e-5 * 512 / 256, weight_decay=1e-8),
-    paramwise_cfg=dict(decay_rate=0.8, decay_type='single'),
-)
-auto_scale_lr = dict(base_batch_size=512)
-max_epochs = 30
-# No warm-up.
-param_scheduler = _base_.param_scheduler[1:]
-param_scheduler[0].update(
-    eta_min_ratio=1e-6 / (2.5e-5 * 512 / 256), begin=0, end=max_epochs
-)
-train_cfg = dict(max_epochs=max_epochs)
-custom_hooks = _base_.custom_hooks
-custom_hooks[2].update(interval=2)
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.8))

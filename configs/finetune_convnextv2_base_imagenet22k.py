@@ -9,8 +9,8 @@
 # Hardware assumed: 8 GPUs; not run here.
 _base_ = [
     './_base_/classifier.py',
-    './_base_/class_folders.py',
-    './_base_/runtime_cls.py',
+    './_base_/imagenet22k.py',
+    './_base_/runtime_cls_22k.py',
 ]
 arch = 'base'
 num_classes = 21841
@@ -26,26 +26,4 @@ model = dict(
     ),
     mixing=dict(mixup=0.8, cutmix=1.0),
 )
-data_root = 'data/imagenet22k'
-_data = dict(dataset=dict(data_root=data_root))
-train_dataloader = dict(batch_size=64, **_data)
-val_dataloader = dict(**_data)
-test_dataloader = val_dataloader
-optim_wrapper = dict(
-    accumulative_counts=8,
-    # 2.5e-4 per 256 images.
-    optimizer=dict(lr=2.5e-4 * 4096 / 256),
-    paramwise_cfg=dict(decay_rate=0.8, decay_type='single'),
-)
-auto_scale_lr = dict(base_batch_size=4096)
-max_epochs, warmup_epochs = 90, 5
-param_scheduler = _base_.param_scheduler
-param_scheduler[0].update(end=warmup_epochs)
-param_scheduler[1].update(
-    eta_min_ratio=1e-6 / (2.5e-4 * 4096 / 256),
-    begin=warmup_epochs,
-    end=max_epochs,
-)
-train_cfg = dict(max_epochs=max_epochs)
-# No moving average.
-custom_hooks = _base_.custom_hooks[:2]
+optim_wrapper = dict(paramwise_cfg=dict(decay_rate=0.8))

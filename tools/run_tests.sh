@@ -45,7 +45,8 @@ fi
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
 # Whole files to a worker: what a file sets up is set up once. A run that goes
 # on without a worker that died may wait for its tests for ever.
-SHARED=(-n "${TEST_WORKERS:-2}" --dist loadfile --max-worker-restart 0)
+SHARED=(-n "${TEST_WORKERS:-2}" --dist loadfile --no-loadscope-reorder
+    --max-worker-restart 0)
 
 if [ $# -eq 0 ] && [ "$HOSTS" = onedl ]; then
     EXTRAS=(requirements/optional.txt requirements/zoo.txt)

@@ -12,11 +12,13 @@ from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 import cv2
 import numpy as np
 
+from .writing import Line, width_of, write
+
 OVERLAP = 0.5  # IoU from which the less sure one is left out
 PART = 0.8  # share of its area in a surer object of its own class, likewise
 OPACITY = 0.4
 MANY = 24  # objects whose names would hide the image
-FONT, SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.4
+FONT = 12  # pixels
 
 Colour = Sequence[int]
 Place = Tuple[int, int, int, int]
@@ -146,7 +148,7 @@ def draw_objects(
         colour = [int(c) for c in palette[objects.labels[i]]]
         _draw_one(image, objects, i, colour, thick)
     if len(objects.boxes) <= MANY:
-        _write_names(image, objects, classes, palette)
+        return _write_names(image, objects, classes, palette)
     return image
 
 
@@ -180,13 +182,14 @@ def _write_names(
     objects: Objects,
     classes: Sequence[str],
     palette: Sequence[Colour],
-) -> None:
+) -> np.ndarray:
     """Write name and score of each, surest first, where there is room.
 
     Of a single class the score alone. Places that hide no other object are
     taken first.
     """
     taken: List[Place] = []
+    lines: List[Line] = []
     boxes = [tuple(_inside(box, image)) for box in objects.boxes]
     for i, label in enumerate(objects.labels):
         words = [str(classes[label])] if len(classes) > 1 else []
@@ -198,13 +201,13 @@ def _write_names(
         free.sort(key=lambda place: _meets(place, others))
         if free:
             taken.append(free[0])
-            _chip(image, text, free[0], [int(c) for c in palette[label]])
+            lines.append(_chip(image, text, free[0], palette[label]))
+    return write(image, lines)
 
 
 def _places(text: str, box: Sequence[float], image: np.ndarray) -> List[Place]:
     """List where a name may be: above the box, in it, below it."""
-    (width, height), base = cv2.getTextSize(text, FONT, SIZE, 1)
-    width, height = width + 4, height + base + 2
+    width, height = width_of(text, FONT) + 4, FONT + 4
     x = int(np.clip(box[0], 0, max(0, image.shape[1] - width)))
     tops = (box[1] - height, box[1], box[3] - height, box[3])
     return [
@@ -224,11 +227,10 @@ def _meets(place: Place, taken: Sequence[Tuple]) -> bool:
     )
 
 
-def _chip(image: np.ndarray, text: str, place: Place, colour: Colour) -> None:
-    """Write black or white on the colour of the class."""
+def _chip(image: np.ndarray, text: str, place: Place, colour: Colour) -> Line:
+    """Fill a place with the colour of the class; return the text for it."""
     x1, y1, x2, y2 = place
     image[y1:y2, x1:x2] = colour
     light = np.dot(colour, (0.299, 0.587, 0.114)) > 140
     ink = (0, 0, 0) if light else (255, 255, 255)
-    at = (x1 + 2, y2 - 5)
-    cv2.putText(image, text, at, FONT, SIZE, ink, 1, cv2.LINE_AA)
+    return Line(text, x1 + 2, (y1 + y2) // 2, FONT, x2 - x1, ink)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Sequence
 
-import cv2
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS
@@ -13,9 +12,11 @@ from mmengine.registry import DATASETS, VISUALIZERS
 from . import bars
 from .instances import Objects, draw_objects, legible, objects_of
 from .scores import Score
+from .writing import Line, width_of, write
 
 GAP = 8  # white pixels between two panels
 CAPTION = 24  # pixels of the strip above them
+FONT = 15  # pixels
 
 
 class Drawn(NamedTuple):
@@ -159,34 +160,24 @@ def captioned(drawn: Drawn) -> np.ndarray:
 
 def _below(caption: str, picture: np.ndarray) -> np.ndarray:
     strip = np.full((CAPTION, picture.shape[1], 3), 255, np.uint8)
-    _write(strip, caption, 2, CAPTION - 7)
-    return np.vstack([strip, picture])
+    line = Line(caption, 2, CAPTION // 2, FONT, strip.shape[1] - 2)
+    return np.vstack([write(strip, [line]), picture])
 
 
 def _legend(colours: Mapping[str, Sequence[int]], width: int) -> np.ndarray:
     """Draw names beside their colours in as many rows as they take."""
     places, x, y = {}, 2, 0
     for name in colours:
-        length = CAPTION + 12 + _text_width(name)
+        length = CAPTION + 12 + width_of(name, FONT)
         if places and x + length > width:
             x, y = 2, y + CAPTION
         places[name] = x, y
         x += length
     height = y + CAPTION if places else 0
     strip = np.full((height, width, 3), 255, np.uint8)
+    lines = []
     for name, (x, y) in places.items():
         strip[y + 5 : y + CAPTION - 3, x : x + CAPTION - 8] = colours[name]
-        _write(strip, name, x + CAPTION - 4, y + CAPTION - 7)
-    return strip
-
-
-FONT, FONT_SIZE = cv2.FONT_HERSHEY_SIMPLEX, 0.55
-
-
-def _text_width(text: str) -> int:
-    return cv2.getTextSize(text, FONT, FONT_SIZE, 1)[0][0]
-
-
-def _write(image: np.ndarray, text: str, x: int, y: int) -> None:
-    black = (0, 0, 0)
-    cv2.putText(image, text, (x, y), FONT, FONT_SIZE, black, 1, cv2.LINE_AA)
+        left, middle = x + CAPTION - 4, y + CAPTION // 2
+        lines.append(Line(name, left, middle, FONT, width - left))
+    return write(strip, lines)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 from typing import Any, FrozenSet, List, NamedTuple, Sequence
 
@@ -56,6 +57,12 @@ def write(image: np.ndarray, lines: Sequence[Line]) -> np.ndarray:
             anchor='rm' if line.right else 'lm',
         )
     return np.array(picture)
+
+
+def width_of(text: str, size: int) -> int:
+    """Return how many pixels a text takes at a size of the font."""
+    text, font = prepared(text, size)
+    return math.ceil(font.getlength(text))
 
 
 def prepared(text: str, size: int) -> tuple:

@@ -124,6 +124,17 @@ def test_one_class_needs_no_name() -> None:
     assert 0 < widths[0] < widths[1]
 
 
+def test_a_name_may_be_in_any_script() -> None:
+    """What a font lacks would be one and the same box for every name."""
+    image = np.zeros((60, 200, 3), np.uint8)
+    made = objects([[5, 30, 125, 50]], [0.9])
+    first, second = (
+        instances.draw_objects(image, made, [name, ''], [(9, 9, 250)] * 2)
+        for name in ('выдра', 'птица')
+    )
+    assert (first != second).any()
+
+
 def test_names_stay_inside_and_apart() -> None:
     image = np.zeros((50, 50, 3), np.uint8)
     boxes = [[-5, -5, 60, 60], [0, 0, 50, 50], [30, 0, 49, 10]]

@@ -1,6 +1,6 @@
 # python tools/train.py configs/finetune_convnextv2_atto_signs.py
 #
-# Small real data, on a CPU: 30 epochs x 1,653 images, batch 32. From random
+# Small real data, on a CPU: 15 epochs x 1,653 images, batch 32. From random
 # weights; to start from configs/fcmae_convnextv2_atto_signs.py:
 #     --cfg-options model.backbone.init_cfg.type=Pretrained \
 #     model.backbone.init_cfg.checkpoint=work_dirs/fcmae_.../epoch_200.pth
@@ -48,7 +48,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 auto_scale_lr = dict(base_batch_size=32)
-max_epochs, warmup_epochs = 30, 2
+max_epochs, warmup_epochs = 15, 2
 param_scheduler = _base_.param_scheduler
 param_scheduler[0].update(end=warmup_epochs)
 param_scheduler[1].update(

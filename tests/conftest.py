@@ -25,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first: processes that share them end together."""
     seconds: Counter[Path] = Counter()
     for item in items:
-        seconds[item.path] += 20 if item.get_closest_marker('slow') else .3
+        seconds[item.path] += 20 if item.get_closest_marker('slow') else 0.3
     items.sort(key=lambda item: -seconds[item.path])
 
 

@@ -38,12 +38,12 @@ import cv2
 import numpy as np
 
 # Raised when the same arguments would draw other files than before.
-VERSION = 2
+VERSION = 3
 STAMP = 'demo.json'
 # split: its COCO folder, its ADE20K folder
 SPLITS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}
 # width, height
-SIZES = ((256, 192), (256, 176), (240, 200), (192, 256))
+SIZES = ((208, 160), (208, 144), (192, 176), (160, 208))
 JPEG_QUALITY = 80
 OVERSAMPLING = 3
 # Smallest visible part of an object, in pixels and as a share of its size.
@@ -259,7 +259,7 @@ def place(rng: Random, shape: Tuple[int, int]) -> Piece:
     name = OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))]
     x, y = rng.uniform(0.06, 0.94, 2)
     centre = (x * width, y * height)
-    radius = math.exp(rng.uniform(math.log(20), math.log(58)))
+    radius = math.exp(rng.uniform(math.log(18), math.log(52)))
     angle = rng.uniform(0, 2 * math.pi)
     cos, sin = math.cos(angle), math.sin(angle)
     turn = np.array([[cos, sin], [-sin, cos]])

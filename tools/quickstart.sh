@@ -43,8 +43,6 @@ REPORT
 }
 
 setup_hosts .venv runtime.txt
-# Threads that wait for each other must not keep data workers off the cores.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 say 'Drawing the demo data'
 "$PY" tools/make_demo_data.py
 project segmentation data/demo/ade20k 9

@@ -51,7 +51,7 @@ mark_done() { stamp_of "$@" >"$1/.done-$2"; }
 
 # pip_install PYTHON ARGUMENT...: pip install, or say what to do about a failure.
 pip_install() {
-    "$1" -m pip install --quiet "${@:2}" || die "pip could not install \
+    "$1" -m pip install -qq "${@:2}" || die "pip could not install \
 '${*:2}' with $("$1" --version): its reason is above. Where the network broke \
 off, run $0 again: it goes on from here. PIP_INDEX_URL and PIP_FIND_LINKS \
 name another index and folders of wheels."

@@ -222,7 +222,11 @@ def _loaders(settings: Settings, ending: str) -> str:
             '_pipeline,\n    )'
         )
         batch = dict(batch_size=settings.batch) if split == 'train' else {}
-        text = code(dict(**batch, dataset=dataset))
+        workers = dict(
+            num_workers=settings.workers,
+            persistent_workers=settings.workers > 0,
+        )
+        text = code(dict(**batch, **workers, dataset=dataset))
         rows.append(f'{split}_dataloader = {text}')
     return '\n'.join([*rows, 'test_dataloader = val_dataloader'])
 

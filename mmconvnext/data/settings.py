@@ -38,12 +38,14 @@ class Machine(NamedTuple):
         memory: free bytes of the GPU, or of the machine.
         bfloat16: whether the GPU computes in it.
         online: whether published weights can be had.
+        cores: that programs can have.
     """
 
     gpu: str
     memory: int
     bfloat16: bool
     online: bool
+    cores: int
 
 
 class Choice(NamedTuple):
@@ -76,6 +78,7 @@ class Settings(NamedTuple):
         steps: iterations in all.
         weights: ``'v2_1k'``, ``'v2_fcmae'``, or empty for random ones.
         amp: whether to train in bfloat16.
+        workers: processes that read images.
         reasons: of all of these, to be printed.
     """
 
@@ -91,6 +94,7 @@ class Settings(NamedTuple):
     steps: int
     weights: str
     amp: bool
+    workers: int
     reasons: Tuple[Choice, ...]
 
 
@@ -101,8 +105,15 @@ def this_machine(online: bool) -> Machine:
     if torch.cuda.is_available():
         free, _ = torch.cuda.mem_get_info()
         name = torch.cuda.get_device_name(0)
-        return Machine(name, free, torch.cuda.is_bf16_supported(), online)
-    return Machine('', _free_memory(), False, online)
+        half = torch.cuda.is_bf16_supported()
+        return Machine(name, free, half, online, _cores())
+    return Machine('', _free_memory(), False, online, _cores())
+
+
+def _cores() -> int:
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _free_memory() -> int:
@@ -178,6 +189,7 @@ def choose(
     most = _most(summary)
     weights = _weights(task, arch, machine)
     amp, heads = _precision(machine), _heads(small, arch, machine)
+    workers = _workers(machine)
     own = [scale, crop] if task == 'seg' else [scale, anchor, most]
     return Settings(
         task,
@@ -192,7 +204,8 @@ def choose(
         length.value * (1 if task == 'seg' else count // batch.value or 1),
         weights.value,
         machine.bfloat16,
-        (*own, batch, length, weights, amp, heads),
+        workers.value,
+        (*own, batch, length, weights, amp, workers, heads),
     )
 
 
@@ -200,6 +213,21 @@ def _precision(machine: Machine) -> Choice:
     words = machine.gpu or 'no GPU: half precision is slower on a CPU'
     number = 'bfloat16' if machine.bfloat16 else 'float32'
     return Choice('precision', number, words)
+
+
+# Cores from which on a step on a CPU leaves some to other processes.
+MANY_CORES = 8
+
+
+def _workers(machine: Machine) -> Choice:
+    """Let processes read images unless a step takes every core itself."""
+    cores = f'{machine.cores} cores'
+    if machine.gpu:
+        return Choice('workers', min(4, machine.cores), cores)
+    if machine.cores < MANY_CORES:
+        words = f'a step on a CPU takes all {cores}'
+        return Choice('workers', 0, words)
+    return Choice('workers', 2, cores)
 
 
 def _heads(small: bool, arch: str, machine: Machine) -> Choice:

@@ -25,7 +25,7 @@ PROBE = (
     'model.backbone.frozen_stages=4',
     'optim_wrapper.optimizer.weight_decay=0.0',
 )
-EPOCHS = {0.1: 150, 1.0: 30}  # by share of the labels
+EPOCHS = {0.1: 75, 1.0: 15}  # by share of the labels
 
 
 def parse_args() -> argparse.Namespace:
@@ -74,7 +74,7 @@ def run(
     work_dir = args.out / name
     options: List[str] = [f'randomness.seed={seed}', *KINDS[kind]]
     options += args.options
-    epochs = args.epochs or EPOCHS.get(share, round(30 / share))
+    epochs = args.epochs or EPOCHS.get(share, round(15 / share))
     options += [
         f'train_cfg.max_epochs={epochs}',
         f'train_cfg.val_interval={epochs}',

@@ -15,7 +15,7 @@ from mmconvnext.data.project import Order, make
 from mmconvnext.data.settings import Machine
 
 ROOT = Path(__file__).parents[2]
-CPU = Machine('', 8 << 30, False, False)
+CPU = Machine('', 8 << 30, False, False, 2)
 BROWSERS = ('chromium', 'google-chrome', 'chromium-browser')
 VOID = ('meta', 'img', 'br', 'link', 'input')
 

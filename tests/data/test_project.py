@@ -18,7 +18,7 @@ from mmconvnext.data.settings import Machine
 from mmconvnext.inference.scores import scorer
 
 ROOT = Path(__file__).parents[2]
-CPU = Machine('', 8 << 30, False, False)
+CPU = Machine('', 8 << 30, False, False, 2)
 
 
 @pytest.fixture(scope='module')
@@ -260,7 +260,7 @@ def test_masks_of_0_and_255(scenes: list, tmp_path: Path) -> None:
 def test_settings_follow_the_data_and_the_machine(
     scenes: list, tmp_path: Path
 ) -> None:
-    gpu = Machine('H100', 70 << 30, True, True)
+    gpu = Machine('H100', 70 << 30, True, True, 16)
     folder = tmp_path / 'a folder'
     FORMATS['coco'].write(folder, scenes)
     done = make(order(folder, tmp_path / 'mine.py', arch='tiny'), gpu)

@@ -16,7 +16,7 @@ from runs import ROOT, succeed, tool
 from mmconvnext.data.project import Order, make
 from mmconvnext.data.settings import Machine
 
-CPU = Machine('', 8 << 30, False, False)
+CPU = Machine('', 8 << 30, False, False, 2)
 
 
 @pytest.mark.parametrize('name', FORMATS)

@@ -11,8 +11,8 @@ from mmconvnext.data.splits import Split
 from mmconvnext.data.summary import Summary
 
 ROOT = Path(__file__).parents[2]
-CPU = Machine('', 8 << 30, False, False)
-GPU = Machine('H100', 70 << 30, True, True)
+CPU = Machine('', 8 << 30, False, False, 2)
+GPU = Machine('H100', 70 << 30, True, True, 16)
 IMAGES = 160
 
 
@@ -75,6 +75,20 @@ def test_epochs_are_the_users(task: str, length: int) -> None:
     assert (settings.length, settings.steps) == (length, 320)
     (choice,) = [c for c in settings.reasons if '--epochs' in c.reason]
     assert choice.reason == '--epochs 8, 320 steps'
+
+
+@pytest.mark.parametrize(
+    'machine, workers',
+    [(CPU, 0), (CPU._replace(cores=32), 2), (GPU, 4)],
+)
+@pytest.mark.parametrize('task', ['seg', 'det'])
+def test_readers_leave_the_cores_to_the_model(
+    task: str, machine: Machine, workers: int, tmp_path: Path
+) -> None:
+    cfg = config(chosen(task, machine), tmp_path)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        assert loader.num_workers == workers
+        assert loader.persistent_workers == (workers > 0)
 
 
 @pytest.mark.parametrize('most, kept', [(8, 100), (50, 100), (151, 350)])

@@ -29,7 +29,7 @@ from mmconvnext.data.project import Done, Order, make
 from mmconvnext.data.settings import Machine
 
 ROOT = Path(__file__).parents[2]
-CPU = Machine('', 8 << 30, False, False)
+CPU = Machine('', 8 << 30, False, False, 2)
 
 
 def build(tmp_path: Path, **options: object) -> Done:

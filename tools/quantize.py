@@ -1,7 +1,7 @@
 """Quantise an exported file to int8, calibrated on images of a folder.
 
 python tools/quantize.py model.onnx IMAGES --out model_int8.onnx
-    [--config CONFIG] [--metric]
+    [--runtime openvino] [--config CONFIG] [--metric]
 
 --metric tests both files on the test data and prints the metric before and
 after.
@@ -30,6 +30,13 @@ def parse_args() -> argparse.Namespace:
         type=int,
         default=64,
         help='images to calibrate on, spread over the folder '
+        '(default: %(default)s)',
+    )
+    parser.add_argument(
+        '--runtime',
+        default='onnxruntime',
+        choices=['onnxruntime', 'openvino'],
+        help='for which the file is to be fast, and that --metric runs '
         '(default: %(default)s)',
     )
     parser.add_argument(
@@ -62,7 +69,7 @@ def metrics(file: str, args: argparse.Namespace) -> Dict[str, Any]:
     words = {**vars(args), 'checkpoint': file}
     words.update(work_dir=None, launcher='none')
     cfg = cli.load_config(argparse.Namespace(**words), given)
-    hosts.use_file(cfg, file)
+    hosts.use_file(cfg, file, runtime=args.runtime)
     cli.check_data(cfg, ['test_dataloader'])
     return cli.build_runner(cfg).test()
 
@@ -81,7 +88,7 @@ def main() -> None:
         quantize.check(Path(args.model))
         before = metrics(args.model, args) if args.metric else {}
         rows = track(images, 'calibrating')
-        quantize.quantize(Path(args.model), rows, Path(args.out))
+        quantize.quantize(Path(args.model), rows, Path(args.out), args.runtime)
     for path in (args.model, args.out):
         print(f'{path}: {Path(path).stat().st_size / 1e6:.1f} MB')
     after = metrics(args.out, args) if args.metric else {}

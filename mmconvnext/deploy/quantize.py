@@ -2,7 +2,8 @@
 
 Weights (per channel) and maps of convolutions and products become int8
 around QuantizeLinear and DequantizeLinear nodes, which both runtimes fuse;
-norms, GRN and the arithmetic of boxes stay as they are.
+norms, GRN and the arithmetic of boxes stay as they are. Maps are written as
+the runtime multiplies fastest (``MAPS``); either runs both.
 """
 
 from __future__ import annotations
@@ -22,21 +23,35 @@ from .export import write
 from .runner import load
 
 KINDS = ('Conv', 'MatMul', 'Gemm')
+# Runtime: type of the maps, and whether their zero is 0. OpenVINO's products
+# have no offset; ONNX Runtime's are made for unsigned maps.
+MAPS = {'onnxruntime': ('QUInt8', False), 'openvino': ('QInt8', True)}
 
 
-def quantize(source: Path, images: Iterable[Path], out: Path) -> Description:
+def quantize(
+    source: Path,
+    images: Iterable[Path],
+    out: Path,
+    runtime: str = 'onnxruntime',
+) -> Description:
     """Write the int8 version of a file.
 
     Args:
         source: fp32 file.
         images: to calibrate on, as the model will see.
         out: file to write; appears when it is whole.
+        runtime: in ``MAPS``, for which it is to be fast.
 
     Raises:
         FileNotFoundError: without the file.
-        ValueError: for a file that is not fp32.
+        ValueError: for a file that is not fp32, or an unknown runtime.
     """
     check(source)
+    if runtime not in MAPS:
+        raise ValueError(
+            f'runtime must be one of {", ".join(MAPS)}, got {runtime!r}'
+        )
+    maps, symmetric = MAPS[runtime]
     import onnx
     from onnxruntime import quantization
 
@@ -51,10 +66,11 @@ def quantize(source: Path, images: Iterable[Path], out: Path) -> Description:
                 quant_format=quantization.QuantFormat.QDQ,
                 per_channel=True,
                 weight_type=quantization.QuantType.QInt8,
-                activation_type=quantization.QuantType.QUInt8,
+                activation_type=quantization.QuantType[maps],
                 nodes_to_quantize=with_weights(graph),
                 op_types_to_quantize=list(KINDS),
                 calibrate_method=quantization.CalibrationMethod.MinMax,
+                extra_options={'ActivationSymmetric': symmetric},
             )
         about = about._replace(precision='int8')
         graph = onnx.load(str(path))

@@ -6,7 +6,7 @@ import copy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, List
+from typing import Any, Set
 
 import exported
 import numpy as np
@@ -221,21 +221,33 @@ def test_pooling_in_half_would_be_refused(tmp_path: Path, monkeypatch) -> None:
         exported.write(build(cfg), cfg, tmp_path / 'm.onnx', precision='fp16')
 
 
-def test_int8_keeps_most_of_it(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize('runtime', RUNTIMES)
+def test_int8_keeps_most_of_it(
+    runtime: str, folder: Path, tmp_path: Path
+) -> None:
+    need(runtime)
     cfg = config()
     source, out = tmp_path / 'model.onnx', tmp_path / 'int8.onnx'
     exact = exported.write(build(cfg), cfg, source)
     images = files.find_images(str(folder))
-    about = quantize.quantize(source, images, out)
+    about = quantize.quantize(source, images, out, runtime)
     assert (about.task, about.precision) == ('classification', 'int8')
-    low = deploy.load(out)
+    low = deploy.load(out, runtime=runtime)
     far = [
         np.abs(_by_label(low, path) - _by_label(exact, path)).max()
         for path in images
     ]
     assert 0 < np.mean(far) < 0.1
-    ops = {n.op_type for n in _nodes(out)}
-    assert 'QuantizeLinear' in ops
+    assert _map_types(out) == {'INT8' if runtime == 'openvino' else 'UINT8'}
+
+
+def test_int8_is_for_a_known_runtime(folder: Path, tmp_path: Path) -> None:
+    cfg = config()
+    source, out = tmp_path / 'model.onnx', tmp_path / 'int8.onnx'
+    exported.write(build(cfg), cfg, source)
+    with pytest.raises(ValueError, match="openvino, got 'tvm'"):
+        quantize.quantize(source, [], out, 'tvm')
+    assert not out.exists()
 
 
 def _by_label(file: Any, path: Path) -> np.ndarray:
@@ -243,10 +255,14 @@ def _by_label(file: Any, path: Path) -> np.ndarray:
     return found.scores[np.argsort(found.labels)]
 
 
-def _nodes(path: Path) -> List[Any]:
+def _map_types(path: Path) -> Set[str]:
+    """Types of the maps that a file makes int8, by their zeros."""
     import onnx
 
-    return list(onnx.load(str(path)).graph.node)
+    graph = onnx.load(str(path)).graph
+    names = {n.input[2] for n in graph.node if n.op_type == 'QuantizeLinear'}
+    kinds = {t.data_type for t in graph.initializer if t.name in names}
+    return {onnx.TensorProto.DataType.Name(kind) for kind in kinds}
 
 
 def test_the_file_says_what_it_needs(folder: Path, tmp_path: Path) -> None:

@@ -94,22 +94,27 @@ def _call(session: runtimes.Session, batch: np.ndarray, names: tuple) -> Run:
 
 def _sessions(file: Path, args: Namespace) -> Dict[str, runtimes.Session]:
     rows = {k: FILES[k] for k in args.subjects or FILES}
-    files = {'fp32': file}
-    if 'int8' in {row[0] for row in rows.values()}:
-        files['int8'] = _quantised(file, args)
+    files = {
+        (kind, runtime): file if kind == 'fp32' else _int8(file, runtime, args)
+        for kind, runtime, _ in rows.values()
+    }
     return {
         name: runtimes.open_session(
-            files[kind], runtime, precision=precision, threads=args.threads
+            files[kind, runtime],
+            runtime,
+            precision=precision,
+            threads=args.threads,
         )
         for name, (kind, runtime, precision) in rows.items()
     }
 
 
-def _quantised(file: Path, args: Namespace) -> Path:
+def _int8(file: Path, runtime: str, args: Namespace) -> Path:
     """The int8 version, calibrated on noise: for its time alone."""
-    picture, out = file.with_suffix('.png'), file.with_suffix('.int8.onnx')
+    picture = file.with_suffix('.png')
+    out = file.with_suffix(f'.{runtime}.onnx')
     write_image(noise(args)[0].transpose(1, 2, 0), picture)
-    quantize.quantize(file, [picture], out)
+    quantize.quantize(file, [picture], out, runtime)
     return out
 
 

@@ -23,8 +23,8 @@ from .export import write
 from .runner import load
 
 KINDS = ('Conv', 'MatMul', 'Gemm')
-# Runtime: type of the maps, and whether their zero is 0. OpenVINO's products
-# have no offset; ONNX Runtime's are made for unsigned maps.
+# Runtime: type of the maps, and whether their zero is 0. Each multiplies its
+# own fastest: tools/README.md has the times.
 MAPS = {'onnxruntime': ('QUInt8', False), 'openvino': ('QInt8', True)}
 
 

@@ -28,6 +28,7 @@ READ = {
                 '_C',
                 '_current_level',
                 '_functorch',
+                '_is_exporting_flag',
                 '_len_torch_dispatch_stack',
                 '_utils',
             ),

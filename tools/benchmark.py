@@ -85,6 +85,8 @@ def main() -> None:
     cli.prepare_hosts()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
+    # Products of a GPU in full float32, as those of a CPU.
+    torch.backends.cudnn.allow_tf32 = False
     about = environment(args.threads)
     print(' | '.join(about.values()), flush=True)
     rows = []

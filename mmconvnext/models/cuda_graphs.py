@@ -170,6 +170,13 @@ class CudaRecorder:
         with torch.cuda.device(device):
             self.stream = torch.cuda.Stream()
             self.done = torch.cuda.Event()
+        self.clear()
+
+    def clear(self) -> None:
+        """Let go of the memory of graphs.
+
+        The stream stays: cuBLAS never frees the workspace of a stream.
+        """
         self.pool = torch.cuda.graph_pool_handle()
 
     def record(
@@ -226,6 +233,7 @@ class GraphCache:
     ) -> None:
         self._make, self._limit = recorder, limit
         self._lock = threading.Lock()
+        self._recorder: Optional[CudaRecorder] = None
         self.clear()
 
     def __reduce__(self) -> Tuple:
@@ -235,11 +243,12 @@ class GraphCache:
         return len(self._graphs)
 
     def clear(self) -> None:
-        """Drop all graphs, and the pool of memory with the recorder."""
+        """Drop all graphs and their pool of memory."""
         self._graphs: OrderedDict[Hashable, Graph] = OrderedDict()
         self._eager: Counter = Counter()
         self._evicted: Counter = Counter()
-        self._recorder: Optional[CudaRecorder] = None
+        if self._recorder is not None:
+            self._recorder.clear()
         self._layout: Optional[Tuple] = None
 
     def __call__(
@@ -306,7 +315,7 @@ class GraphCache:
         return self._graphs[key]
 
     def _record(self, function: Function, x: Tensor) -> Graph:
-        if self._recorder is None:
+        if self._recorder is None or self._recorder.device != x.device:
             self._recorder = self._make(x.device)
         # Autocast keeps casted weights until its outermost block ends. A
         # graph that began with them would read freed memory later, and would

@@ -66,8 +66,7 @@ def needs_joining(module: nn.Module) -> bool:
     if not torch.is_grad_enabled():
         return False
     if choice.is_compiling():
-        exporting = getattr(torch.compiler, 'is_exporting', lambda: False)
-        return module.training and not exporting()
+        return module.training and not choice.is_exporting()
     return choice.plain_reason(compiling=False) is None
 
 

@@ -15,10 +15,20 @@ from torch import Tensor
 HAS_DEVICE_ARGUMENT = hasattr(torch, 'get_autocast_dtype')  # torch 2.4
 
 
+# Asked here: the compiler of torch before 2.13 refuses the question.
+AVAILABLE = {
+    device: torch.amp.is_autocast_available(device)
+    for device in ('cpu', 'cuda', 'xpu', 'mps', 'meta')
+    if HAS_DEVICE_ARGUMENT
+}
+
+
 def is_on(device: str) -> bool:
     """Whether autocast is on for a type of device; some never have it."""
     if HAS_DEVICE_ARGUMENT:
-        available = torch.amp.is_autocast_available(device)
+        available = AVAILABLE.get(device)
+        if available is None:  # of a plug-in
+            available = torch.amp.is_autocast_available(device)
         return available and torch.is_autocast_enabled(device)
     cpu, gpu = torch.is_autocast_cpu_enabled, torch.is_autocast_enabled
     return {'cpu': cpu, 'cuda': gpu}.get(device, bool)()

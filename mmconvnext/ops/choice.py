@@ -64,7 +64,7 @@ class Path(NamedTuple):
     absent: Callable[[], Optional[str]]
 
 
-OLDEST_TRITON = 3  # torch 2.1 brings 2.1
+OLDEST_TRITON = (3, 6)  # the oldest one that was run; torch 2.11 brings it
 
 
 def _no_triton() -> Optional[str]:
@@ -74,8 +74,9 @@ def _no_triton() -> Optional[str]:
     if not (torch.cuda.is_available() or interprets):
         return 'there is no GPU; TRITON_INTERPRET=1 runs it slowly without'
     version = import_module('triton').__version__
-    if int(version.partition('.')[0]) < OLDEST_TRITON:
-        return f'triton {version} is older than {OLDEST_TRITON}.0'
+    if tuple(map(int, version.split('.')[:2])) < OLDEST_TRITON:
+        oldest = '.'.join(map(str, OLDEST_TRITON))
+        return f'triton {version} is older than {oldest}'
     return None
 
 
@@ -275,6 +276,15 @@ HAS_CUSTOM_OPS = hasattr(torch.library, 'custom_op') and hasattr(
 )
 
 
+def is_exporting() -> bool:
+    """Whether ``torch.export`` reads a compiled call; never before 2.7."""
+    # Compilers before that of torch 2.13 take the public function for true.
+    flag = getattr(torch.compiler, '_is_exporting_flag', None)
+    if flag is not None:
+        return flag
+    return getattr(torch.compiler, 'is_exporting', lambda: False)()
+
+
 def plain_reason(compiling: bool) -> Optional[str]:
     """Say why torch wants plain operators here and now, None if it does not.
 
@@ -284,7 +294,7 @@ def plain_reason(compiling: bool) -> Optional[str]:
     if compiling:
         if not HAS_CUSTOM_OPS:
             return 'torch before 2.7 compiles plain operators'
-        if torch.compiler.is_exporting():
+        if is_exporting():
             return 'torch.export keeps plain operators'
         return None
     for holds, reason in PLAIN:
@@ -317,6 +327,38 @@ def _small(call: Call) -> bool:
     return size < SMALL_MAP and size * call.shape[-1] < SMALL_PRODUCT
 
 
+# Elements of a map from which passes cost more than launches on a GPU.
+LARGE_MAPS = {
+    torch.float32: 1 << 22,
+    torch.bfloat16: 1 << 24,
+    torch.float16: 1 << 24,
+}
+
+
+@functools.cache
+def _has_triton() -> bool:
+    return _no_triton() is None
+
+
+def _large_on_gpu(call: Call) -> bool:
+    """Whether a map is so large that Triton's kernels pay in eager mode.
+
+    Blocks of base at stride 4 of two images of 800 x 1344 in half precision
+    took plain PyTorch 1.3 to 2.0 times as long in inference and 1.1 to 1.8
+    times in training; those of stride 8 0.5 to 1.2 times, as Python launches
+    them more slowly than they compute. In float32 it took 1.0 to 1.7 times
+    as long down to stride 16. H200 with a slow host, torch 2.11, Triton 3.6,
+    2026-11-28. Compiled code was not measured.
+    """
+    least = LARGE_MAPS.get(call.dtype)
+    if call.device != 'cuda' or call.compiling or least is None:
+        return False
+    return math.prod(call.shape) >= least and _has_triton()
+
+
+ON_GPU = Rule(
+    _large_on_gpu, 'triton', 'measured: fewer passes over a large map'
+)
 # What no kernel can do, whatever is forced.
 INPUTS = (
     Rule(
@@ -335,7 +377,6 @@ INPUTS = (
         'no other path dilates a convolution',
     ),
 )
-# Nothing was measured on a GPU yet: nothing is chosen there.
 ELSEWHERE = Rule(
     lambda call: True, 'reference', 'nothing was measured to be faster here'
 )
@@ -346,6 +387,7 @@ RULES = {
             'fused',
             'measured: oneDNN convolves forward faster than backward',
         ),
+        ON_GPU,
         ELSEWHERE,
     ),
     'convnext_mlp': (
@@ -359,6 +401,7 @@ RULES = {
             'reference',
             'measured: a small map costs calls, not passes',
         ),
+        ON_GPU,
         ELSEWHERE,
     ),
 }

@@ -3,12 +3,14 @@
 On a CPU oneDNN computes it forward in channels-last order at the speed of
 memory, but its weight gradient takes ten times as long. A weight gradient
 is a convolution too, of the input with the output's gradient as one kernel
-of the size of the map, and in that form oneDNN is fast.
+of the size of the map, and in that form oneDNN is fast. cuDNN is not: its
+own weight gradient takes 2.5 ms where such convolutions take 372 (V2 base, 2
+images of 800 x 1344, bfloat16, H200).
 """
 
 from __future__ import annotations
 
-from typing import Callable, Optional, Sequence, Tuple
+from typing import Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +31,16 @@ def forward(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         groups=channels,
     )
     return y.permute(0, 2, 3, 1)
+
+
+def native_weight_gradient(grad: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    """What PyTorch computes, from contiguous NHWC maps."""
+    channels, half = len(weight), weight.size(-1) // 2
+    return torch.ops.aten.convolution_backward(
+        grad.permute(0, 3, 1, 2), x.permute(0, 3, 1, 2), weight, None,
+        [1, 1], [half, half], [1, 1], False, [0, 0], channels,
+        [False, True, False],
+    )[1]  # fmt: skip
 
 
 def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
@@ -73,24 +85,18 @@ def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
 
 @without_autocast
 def backward(
-    grad: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    needed: Sequence[bool],
-    convolve: Callable[..., Tensor] = forward,
-    correlate: Callable[..., Tensor] = weight_gradient,
+    grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
 ) -> Tuple[Optional[Tensor], ...]:
-    """Gradients of the input, the weight and the bias that are needed.
-
-    Args:
-        convolve, correlate: what computes; Triton has its own.
-    """
+    """Gradients of the input, the weight and the bias that are needed."""
     grad = grad.contiguous()
     d_x = d_weight = d_bias = None
     if needed[0]:
-        d_x = convolve(grad, weight.flip(2, 3), None)
+        d_x = forward(grad, weight.flip(2, 3), None)
     if needed[1]:
-        total = correlate(grad, x, weight.size(-1))
+        if x.device.type == 'cpu':
+            total = weight_gradient(grad, x, weight.size(-1))
+        else:
+            total = native_weight_gradient(grad, x, weight)
         # Laid out as the weight is: DDP warns where they differ.
         d_weight = torch.empty_like(weight).copy_(total)
     if needed[2]:

@@ -36,10 +36,10 @@ def depthwise_conv(
     if path == 'reference':
         return reference.depthwise_conv(x, weight, bias, dilation)
     bias = None if bias is None else bias.to(call.dtype)
-    given = path, x.to(call.dtype), weight.to(call.dtype), bias
+    given = x.to(call.dtype), weight.to(call.dtype), bias
     if call.compiling:
-        return library.depthwise_conv(*given)
-    return DepthwiseConv.apply(*given)
+        return library.OPERATORS[path].depthwise_conv(*given)
+    return DepthwiseConv.apply(path, *given)
 
 
 def convnext_mlp(
@@ -71,8 +71,8 @@ def convnext_mlp(
     cast = {key: getattr(w, key).to(call.dtype) for key in PRODUCTS}
     x, w = x.to(call.dtype), w._replace(**cast)
     if call.compiling:
-        given = path, call.training, recompute, x, residual, keep, eps, *w
-        return library.convnext_mlp(*given)[0]
+        given = call.training, recompute, x, residual, keep, eps, *w
+        return library.OPERATORS[path].convnext_mlp(*given)[0]
     if call.training:
         given = path, recompute, x, residual, keep, eps, *w
         return ConvNeXtMLP.apply(*given)

@@ -1,12 +1,10 @@
-"""Triton kernels of the 7x7 depthwise convolution in NHWC.
-
-Written from the traffic model and checked under Triton's interpreter only:
-their speed on a GPU is unmeasured. All sums are in float32 and in a fixed
-order: partial sums of programs, added up afterwards, no atomics.
+"""A Triton kernel of the depthwise convolution in NHWC, and its gradients.
 
 A strip of an input row that is loaded once feeds all output rows of a tile
-(row reuse after Lu et al., TPDS 2021); a weight gradient is partial sums
-over strips of rows and a second reduction, as in causal convolutions.
+(row reuse after Lu et al., TPDS 2021), and the taps of one column of the
+kernel stay in registers meanwhile. The gradient of the input is the same
+convolution with the kernel turned round. The gradient of the weight is
+cuDNN's, whose kernel is the faster one. Sums are in float32.
 """
 
 from __future__ import annotations
@@ -18,159 +16,108 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from . import depthwise
+from .autocast import without_autocast
+from .depthwise import native_weight_gradient
+from .triton_rows import check_dtype, column_sums, launch
 
-TILE_ROWS = 4  # written out in the kernel
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
-
-@triton.jit
-def _tap(weight, row, column, C, c, cmask, K: tl.constexpr):
-    tap = weight + (row * K + column) * C + c
-    return tl.load(tap, mask=cmask, other=0.0).to(tl.float32)[None, :]
+# Output rows and columns of a tile.
+ROWS, COLUMNS = 8, 16
 
 
 @triton.jit
 def _depthwise_kernel(
-    x, weight, bias, y, H, W, C,
-    K: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr, BIAS: tl.constexpr,
+    x, taps, bias, y, H, W, C,
+    K: tl.constexpr, TH: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr,
+    BIAS: tl.constexpr, TURN: tl.constexpr,
 ):  # fmt: skip
-    """Four output rows of TW positions and BC channels."""
-    tiles = tl.cdiv(H, 4)
-    n, top = tl.program_id(1) // tiles, tl.program_id(1) % tiles * 4
+    """TH output rows of TW positions and BC channels."""
+    tiles = tl.cdiv(H, TH)
+    n, top = tl.program_id(1) // tiles, tl.program_id(1) % tiles * TH
     w = tl.program_id(0) * TW + tl.arange(0, TW)
     c = tl.program_id(2) * BC + tl.arange(0, BC)
-    cmask, base = c < C, n * H * W
-    acc0 = tl.zeros([TW, BC], tl.float32)
-    acc1 = tl.zeros([TW, BC], tl.float32)
-    acc2 = tl.zeros([TW, BC], tl.float32)
-    acc3 = tl.zeros([TW, BC], tl.float32)
-    # Row r of the K + 3 input rows is tap row r - i of output row i.
-    for r in tl.static_range(K + 3):
-        # As wide as w: the interpreter mixes up masks and scalars.
-        h = top + r - K // 2 + tl.zeros_like(w)
-        for kw in tl.static_range(K):
-            at = w + kw - K // 2
+    channels = (c < C)[None, :]
+    x += n.to(tl.int64) * H * W * C
+    y += n.to(tl.int64) * H * W * C
+    sums = ()
+    for _ in tl.static_range(TH):
+        sums = sums + (tl.zeros([TW, BC], tl.float32),)
+    # Not unrolled: the compiler would load all taps first and spill them.
+    for kw in range(K):
+        column = ()
+        for kh in tl.static_range(K):
+            tap = kh * K + kw
+            if TURN:
+                tap = K * K - 1 - tap
+            tap = tl.load(taps + tap * C + c, mask=c < C, other=0.0)
+            column = column + (tap.to(tl.float32)[None, :],)
+        at = w + kw - K // 2
+        for r in tl.static_range(TH + K - 1):
+            # As wide as w: the interpreter mixes up masks and scalars.
+            h = top + r - K // 2 + tl.zeros_like(w)
             inside = (at >= 0) & (at < W) & (h >= 0) & (h < H)
             value = tl.load(
-                x + (base + h * W + at)[:, None] * C + c[None, :],
-                mask=inside[:, None] & cmask[None, :],
+                x + (h * W + at)[:, None] * C + c[None, :],
+                mask=inside[:, None] & channels,
                 other=0.0,
             ).to(tl.float32)
-            if r < K:
-                acc0 += value * _tap(weight, r, kw, C, c, cmask, K)
-            if r >= 1 and r < K + 1:
-                acc1 += value * _tap(weight, r - 1, kw, C, c, cmask, K)
-            if r >= 2 and r < K + 2:
-                acc2 += value * _tap(weight, r - 2, kw, C, c, cmask, K)
-            if r >= 3 and r < K + 3:
-                acc3 += value * _tap(weight, r - 3, kw, C, c, cmask, K)
-    for i in tl.static_range(4):
-        acc = acc0
-        if i == 1:
-            acc = acc1
-        if i == 2:
-            acc = acc2
-        if i == 3:
-            acc = acc3
+            # Input row r is tap row r - i of output row i.
+            added = ()
+            for i in tl.static_range(TH):
+                if r - i >= 0 and r - i < K:
+                    added = added + (sums[i] + value * column[r - i],)
+                else:
+                    added = added + (sums[i],)
+            sums = added
+    for i in tl.static_range(TH):
+        out = sums[i]
         if BIAS:
-            acc += _tap(bias, 0, 0, C, c, cmask, K)  # one value a channel
-        inside = (w < W) & (top + i + tl.zeros_like(w) < H)
-        tl.store(
-            y + (base + (top + i) * W + w)[:, None] * C + c[None, :],
-            acc.to(y.dtype.element_ty),
-            mask=inside[:, None] & cmask[None, :],
-        )
+            b = tl.load(bias + c, mask=c < C, other=0.0).to(tl.float32)
+            out += b[None, :]
+        h = top + i + tl.zeros_like(w)
+        inside = ((w < W) & (h < H))[:, None] & channels
+        at = y + (h * W + w)[:, None] * C + c[None, :]
+        tl.store(at, out.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit
-def _wgrad_kernel(
-    grad, x, part, N, H, W, C, rows,
-    K: tl.constexpr, TW: tl.constexpr, BC: tl.constexpr,
-):  # fmt: skip
-    """One row of taps, summed over a strip of ``rows`` output rows."""
-    split, kh = tl.program_id(0), tl.program_id(1)
-    c = tl.program_id(2) * BC + tl.arange(0, BC)
-    cmask = c < C
-    taps = tl.arange(0, 8)
-    acc = tl.zeros([8, BC], tl.float32)
-    for i in range(rows):
-        row = split * rows + i
-        h = row % H + kh - K // 2
-        start = (row + kh - K // 2) * W
-        for left in range(0, W, TW):
-            w = left + tl.arange(0, TW)
-            hs, last = h + tl.zeros_like(w), row + tl.zeros_like(w)
-            valid = (w < W) & (last < N * H) & (hs >= 0) & (hs < H)
-            g = tl.load(
-                grad + (row * W + w)[:, None] * C + c[None, :],
-                mask=valid[:, None] & cmask[None, :],
-                other=0.0,
-            ).to(tl.float32)
-            at = w[None, :] + taps[:, None] - K // 2
-            inside = (at >= 0) & (at < W) & valid[None, :]
-            value = tl.load(
-                x + (start + at)[:, :, None] * C + c[None, None, :],
-                mask=inside[:, :, None] & cmask[None, None, :],
-                other=0.0,
-            ).to(tl.float32)
-            acc += tl.sum(g[None, :, :] * value, 1)
-    tl.store(
-        part + ((split * K + kh) * K + taps)[:, None] * C + c[None, :],
-        acc,
-        mask=(taps < K)[:, None] & cmask[None, :],
-    )
-
-
-def check_dtype(x: Tensor) -> None:
-    """Raise TypeError for a type that float32 sums would harm."""
-    if x.dtype not in DTYPES:
-        raise TypeError(
-            f"ops path 'triton' computes in {DTYPES}, got {x.dtype}; "
-            "use 'fused' or 'reference'"
-        )
-
-
-def block_size(count: int, most: int = 64) -> int:
-    """A power of two, at most ``most`` or what covers ``count``."""
-    return min(most, triton.next_power_of_2(count))
-
-
-def forward(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
-    """Convolve ``(N, H, W, C)``, contiguous, with ``(C, 1, k, k)``."""
+def _convolve(
+    x: Tensor, weight: Tensor, bias: Optional[Tensor], turn: bool
+) -> Tensor:
     check_dtype(x)
-    n, height, width, channels = x.shape
-    size, tile = weight.size(-1), min(32, triton.next_power_of_2(width))
+    n, height, width, _ = x.shape
+    channels, size = len(weight), weight.size(-1)
+    y = torch.empty_like(x)
     taps = weight.reshape(channels, -1).t().contiguous()
-    y, block = torch.empty_like(x), block_size(channels)
-    tiles = n * triton.cdiv(height, TILE_ROWS)
-    grid = triton.cdiv(width, tile), tiles, triton.cdiv(channels, block)
-    _depthwise_kernel[grid](
+    block = 64 if channels > 128 and channels % 64 == 0 else 32
+    tiles = n * triton.cdiv(height, ROWS)
+    grid = triton.cdiv(width, COLUMNS), tiles, triton.cdiv(channels, block)
+    launch(
+        _depthwise_kernel, grid,
         x, taps, taps if bias is None else bias, y, height, width, channels,
-        K=size, TW=tile, BC=block, BIAS=bias is not None,
+        K=size, TH=ROWS, TW=COLUMNS, BC=block, BIAS=bias is not None,
+        TURN=turn,
     )  # fmt: skip
     return y
 
 
-def weight_gradient(grad: Tensor, x: Tensor, size: int) -> Tensor:
-    """Gradient of the weight, ``(C, 1, size, size)``, in float32."""
-    n, height, width, channels = x.shape
-    # All taps of a row at once: eight times as many registers as forward.
-    block = block_size(channels, 32)
-    tile = min(16, triton.next_power_of_2(width))
-    rows = max(1, n * height // 64)
-    splits = triton.cdiv(n * height, rows)
-    part = x.new_empty(splits, size, size, channels, dtype=torch.float32)
-    _wgrad_kernel[(splits, size, triton.cdiv(channels, block))](
-        grad, x, part, n, height, width, channels, rows,
-        K=size, TW=tile, BC=block,
-    )  # fmt: skip
-    return part.sum(0).permute(2, 0, 1)[:, None]
+@without_autocast
+def forward(x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+    """Convolve ``(N, H, W, C)``, contiguous, with ``(C, 1, k, k)``."""
+    return _convolve(x, weight, bias, False)
 
 
+@without_autocast
 def backward(
     grad: Tensor, x: Tensor, weight: Tensor, needed: Sequence[bool]
 ) -> Tuple[Optional[Tensor], ...]:
     """See :func:`depthwise.backward`."""
-    kernels = forward, weight_gradient
-    return depthwise.backward(grad, x, weight, needed, *kernels)
+    grad = grad.contiguous()
+    d_x = d_weight = d_bias = None
+    if needed[0]:
+        d_x = _convolve(grad, weight, None, True)
+    if needed[1]:
+        total = native_weight_gradient(grad, x, weight)
+        # Laid out as the weight is: DDP warns where they differ.
+        d_weight = torch.empty_like(weight).copy_(total)
+    if needed[2]:
+        d_bias = column_sums(grad.view(-1, grad.size(-1))).to(grad.dtype)
+    return d_x, d_weight, d_bias

@@ -32,7 +32,10 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--data-root', default='data/signs')
     parser.add_argument('--out', type=Path, required=True)
-    parser.add_argument('--pretrained', type=Path, required=True)
+    parser.add_argument('--pretrained', type=Path)
+    parser.add_argument(
+        '--starts', nargs='+', default=STARTS, choices=STARTS, metavar='START'
+    )
     parser.add_argument('--config', default=CONFIG)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--shares', type=float, nargs='+', default=[0.1, 1.0])
@@ -48,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+STARTS = ['random', 'pretrained']
 KINDS = {'finetune': (), 'probe': PROBE}
 
 
@@ -108,17 +112,22 @@ def last_top1(work_dir: Path) -> float:
 
 def main() -> None:
     args = parse_args()
+    if 'pretrained' in args.starts:
+        if args.pretrained is None:
+            raise SystemExit('--pretrained FILE is needed, or --starts random')
+        args.pretrained = args.pretrained.resolve()
     args.out.mkdir(parents=True, exist_ok=True)
     for kind in args.kinds:
         for share in args.shares:
-            for start in (None, args.pretrained.resolve()):
+            for name in args.starts:
+                start = args.pretrained if name == 'pretrained' else None
                 found = [
                     run(args, kind, share, seed, start) for seed in args.seeds
                 ]
                 mean = sum(found) / len(found)
                 print(
                     f'{kind}, {share:.0%} of the labels, '
-                    f'{start.name if start else "random"}: top-1 '
+                    f'{name}: top-1 '
                     f'{mean:.1f} ({min(found):.1f} to {max(found):.1f})',
                     flush=True,
                 )

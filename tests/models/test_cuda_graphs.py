@@ -79,6 +79,10 @@ class TapeRecorder:
 
     def __init__(self, device: torch.device) -> None:
         assert device == torch.device('cpu')
+        self.device = device
+
+    def clear(self) -> None:
+        pass
 
     def record(self, function: Callable, x: torch.Tensor) -> Tuple:
         TapeRecorder.records += 1
@@ -657,7 +661,8 @@ def test_compiled_blocks_on_gpu(cls: type) -> None:
     for _ in range(3):
         for size in [(64, 96), (61, 127)]:
             x = torch.randn(2, 3, *size, device='cuda')
-            assert_same(model(x), eager(model, x))
+            # The compiler may choose other kernels for the first size.
+            torch.testing.assert_close(model(x), eager(model, x))
     assert len(model._graphs) == 2
 
 

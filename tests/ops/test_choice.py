@@ -144,7 +144,7 @@ def test_explain_names_what_compiled_code_runs(
         said = explained(shape, compiling=True, **case)
         torch.compile(both, backend=backend)(*arguments(shape, **case))
     for op, line in zip(choice.OPS, said):
-        kept = any(f'mmconvnext.{op}' in target for target in targets)
+        kept = any(f'mmconvnext.fused_{op}' in target for target in targets)
         assert line == f'{op} {"fused" if kept else "reference"}'
 
 
@@ -162,7 +162,7 @@ def test_the_choice_on_a_cpu() -> None:
 @pytest.mark.parametrize('dtype', DTYPES, ids=str)
 @pytest.mark.parametrize('device', ['cuda', 'mps', 'xpu', 'meta'])
 def test_nothing_unmeasured_is_chosen(device: str, dtype: torch.dtype) -> None:
-    """On GPUs the reference, until something is measured there."""
+    """On GPUs the reference, but for what was measured there."""
     for op, shape, training in itertools.product(
         choice.OPS, (SMALL, LARGE), (True, False)
     ):
@@ -170,6 +170,35 @@ def test_nothing_unmeasured_is_chosen(device: str, dtype: torch.dtype) -> None:
         assert choice.decide(asked).path == 'reference'
         with ops.use('fused'):  # by name it still runs
             assert choice.decide(asked).path == 'fused'
+
+
+LARGER = (2, 200, 336, 128)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'path'),
+    [
+        ({}, 'triton'),
+        (dict(training=False), 'triton'),
+        (dict(shape=(2, 100, 168, 256)), 'reference'),
+        (dict(shape=(2, 50, 84, 512), dtype=torch.float32), 'triton'),
+        (dict(dtype=torch.float64), 'reference'),
+        (dict(compiling=True), 'reference'),
+        (dict(dilation=2), 'reference'),
+        (dict(device='xpu'), 'reference'),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize('op', choice.OPS)
+def test_the_choice_on_a_gpu(
+    monkeypatch: pytest.MonkeyPatch, op: str, changes: dict, path: str
+) -> None:
+    call = choice.Call(op, 'cuda', torch.bfloat16, LARGER, True)
+    call = call._replace(**changes)
+    monkeypatch.setattr(choice, '_has_triton', lambda: True)
+    assert choice.decide(call).path == path
+    monkeypatch.setattr(choice, '_has_triton', lambda: False)
+    assert choice.decide(call).path == 'reference'
 
 
 def in_trace(run: Callable) -> None:

@@ -248,11 +248,11 @@ def test_what_is_compiled_is_checked_as_well() -> None:
     x = torch.randn(1, 3, 32, 64)
     models = {'ours': model, 'paper+compile': other}
     xs = dict.fromkeys(models, x)
-    backbones.check_compiled(models, xs)
+    backbones.check_compiled(models, xs, 'float32')
     with torch.no_grad():
         other.stages[0][0].pwconv1.bias += 0.01
     with pytest.raises(ValueError, match=r'^paper\+compile computes some'):
-        backbones.check_compiled(models, xs)
+        backbones.check_compiled(models, xs, 'float32')
 
 
 @both

@@ -15,7 +15,7 @@ from mmconvnext.models.layers import to_nchw, to_nhwc
 from mmconvnext.pretrain.fcmae import to_patches
 
 from .backbones import PRECISIONS, bytes_kept
-from .timing import Row, pair, peak_mib, synchronize
+from .timing import Row, pair, peak_mib
 
 PATHS = ('reference', 'auto')
 
@@ -92,7 +92,6 @@ class Case:
     def step(self, visible: bool) -> None:
         self.model.zero_grad()
         self.loss(visible).backward()
-        synchronize()
 
     def gradients(self, visible: bool) -> List[Tensor]:
         self.step(visible)

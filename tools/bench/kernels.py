@@ -65,7 +65,8 @@ def op_rows(args: Namespace) -> Iterator[Row]:
 def depthwise_rows(args: Namespace) -> Iterator[Row]:
     """The depthwise convolution and its gradients, PyTorch and Triton.
 
-    In bfloat16 on a GPU, batch 2: microseconds of each, NHWC and NCHW.
+    In bfloat16 on a GPU, batch 2: microseconds of each, NHWC and NCHW. The
+    weight's gradient is PyTorch's on every path.
     """
     if not torch.cuda.is_available():
         raise ValueError('depthwise measures kernels of a GPU; there is none')
@@ -80,11 +81,8 @@ def depthwise_rows(args: Namespace) -> Iterator[Row]:
             'forward triton': lambda: triton_depthwise.forward(
                 x, weight, bias
             ),
-            'input gradient triton': lambda: triton_depthwise.forward(
-                grad, weight.flip(2, 3), None
-            ),
-            'weight gradient triton': lambda: triton_depthwise.weight_gradient(
-                grad, x, 7
+            'input gradient triton': lambda: triton_depthwise.backward(
+                grad, x, weight, (True, False, False)
             ),
         }
         for layout, contiguous in (('NHWC', False), ('NCHW', True)):

@@ -10,6 +10,7 @@ import os
 import platform
 import random
 import statistics
+import subprocess
 import time
 from importlib.metadata import distributions
 from pathlib import Path
@@ -31,9 +32,7 @@ def pair(name: str, reference: Callable, ours: Callable, repeats: int) -> Row:
     times: Tuple[List[float], List[float]] = ([], [])
     for _ in range(repeats + 1):
         for run, kept in zip((reference, ours), times):
-            begin = time.perf_counter()
-            run()
-            kept.append(1e3 * (time.perf_counter() - begin))
+            kept.append(milliseconds(run))
     ratios = [b / a for a, b in zip(*times)][1:]
     return dict(
         name=name,
@@ -59,17 +58,26 @@ def rounds(
     for _ in range(repeats + 1):
         shuffle(order)
         for name in order:
-            synchronize()
-            begin = time.perf_counter()
-            runs[name]()
-            synchronize()
-            times[name].append(1e3 * (time.perf_counter() - begin))
+            times[name].append(milliseconds(runs[name]))
     return {name: kept[1:] for name, kept in times.items()}
 
 
-def synchronize() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def milliseconds(run: Callable[[], object]) -> float:
+    """Time one run, with its launches; where there is a GPU, by its events.
+
+    They are marked on an idle GPU, so a run of the CPU alone counts too.
+    """
+    if not torch.cuda.is_available():
+        begin = time.perf_counter()
+        run()
+        return 1e3 * (time.perf_counter() - begin)
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    torch.cuda.synchronize()
+    events[0].record()
+    run()
+    events[1].record()
+    torch.cuda.synchronize()
+    return events[0].elapsed_time(events[1])
 
 
 def peak_mib(run: Callable[[], object], device: str = 'cpu') -> float:
@@ -83,7 +91,7 @@ def peak_mib(run: Callable[[], object], device: str = 'cpu') -> float:
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         run()
-        synchronize()
+        torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     if not KNOWS_PEAK:
         return math.nan
@@ -123,6 +131,7 @@ def environment(threads: int) -> Dict[str, str]:
     return dict(
         date=time.strftime('%Y-%m-%d'),
         processor=_processor(),
+        driver=_driver(),
         threads=str(threads),
         load=' '.join(f'{x:.1f}' for x in os.getloadavg()),
         python=platform.python_version(),
@@ -134,6 +143,15 @@ def environment(threads: int) -> Dict[str, str]:
 def _libraries() -> str:
     found = {x.name: x.version for x in distributions()}
     return ' '.join(f'{k} {found[k]}' for k in LIBRARIES if k in found)
+
+
+def _driver() -> str:
+    """The versions of CUDA and of its driver, empty without a GPU."""
+    if not torch.cuda.is_available():
+        return ''
+    asked = ['nvidia-smi', '--query-gpu=driver_version', '--format=csv']
+    answer = subprocess.run(asked, capture_output=True, text=True, check=True)
+    return f'CUDA {torch.version.cuda}, driver {answer.stdout.split()[-1]}'
 
 
 def _processor() -> str:

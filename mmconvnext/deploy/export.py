@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from .. import files
-from . import half, meanings, operators, preprocess, supported
+from . import half, meanings, operators, passes, preprocess, supported
 from .classifier import ExportedClassifier
 from .describe import describe
 from .description import Description
@@ -142,7 +142,7 @@ def trace(
             opset_version=operators.OPSET,
             **_exporter(),
         )
-    return meanings.expand(onnx.load(str(path)))
+    return passes.factor_grn(meanings.expand(onnx.load(str(path))))
 
 
 def write(graph: Any, about: Description, path: Path) -> None:

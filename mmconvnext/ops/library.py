@@ -26,6 +26,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
+from importlib.util import find_spec
 from typing import Any, Callable, List, NamedTuple, Optional, Sequence, Tuple
 
 from torch import Tensor
@@ -227,5 +228,10 @@ def _define(path: str) -> Operators:
     return Operators(define_conv(path, register), define_mlp(path, register))
 
 
-# Defined here: the compiler does not read definitions.
-OPERATORS = {path: _define(path) for path in KERNELS}
+# Defined here: the compiler does not read definitions. Without Triton torch
+# warns of a definition.
+OPERATORS = {
+    path: _define(path)
+    for path in KERNELS
+    if path != 'triton' or find_spec('triton')
+}

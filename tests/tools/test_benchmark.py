@@ -69,6 +69,9 @@ class Clock:
     def perf_counter(self) -> float:
         return self.now
 
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
     def run(self, name: str, seconds: float) -> None:
         first = name not in self.calls
         self.calls.append(name)

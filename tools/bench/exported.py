@@ -33,6 +33,8 @@ from . import steps, subjects
 from .timing import Row, compare, rounds
 
 Run = Callable[[], object]
+# Seconds: runtimes keep their threads awake after a run.
+REST = 0.3
 EAGER = 'eager'
 # Subject: which file, which runtime, in which precision it computes.
 FILES = {
@@ -196,7 +198,7 @@ def exported_rows(args: Namespace) -> Iterator[Row]:
     cli.prepare_hosts()
     for name, make in RUNS.items():
         with tempfile.TemporaryDirectory() as folder:
-            times = rounds(make(args, Path(folder)), args.repeats)
+            times = rounds(make(args, Path(folder)), args.repeats, REST)
         for row in against_eager(times):
             yield dict(
                 model=f'{name} V{args.version} {args.arch}',

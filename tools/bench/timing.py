@@ -45,9 +45,13 @@ def pair(name: str, reference: Callable, ours: Callable, repeats: int) -> Row:
 
 
 def rounds(
-    runs: Mapping[str, Callable[[], object]], repeats: int
+    runs: Mapping[str, Callable[[], object]], repeats: int, rest: float = 0.0
 ) -> Dict[str, List[float]]:
     """Time all runs once a round, in random order; the first round warms up.
+
+    Args:
+        rest: seconds before each run, for threads of the one before that
+            still look for work.
 
     Returns:
         Milliseconds per run and round.
@@ -58,6 +62,7 @@ def rounds(
     for _ in range(repeats + 1):
         shuffle(order)
         for name in order:
+            time.sleep(rest)
             times[name].append(milliseconds(runs[name]))
     return {name: kept[1:] for name, kept in times.items()}
 

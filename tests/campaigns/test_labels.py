@@ -56,7 +56,7 @@ def test_a_row_of_each_start(tmp_path: Path) -> None:
     lines = run.stdout.splitlines()
     assert [line.partition(': top-1')[0] for line in lines] == [
         f'probe, 50% of the labels, {start}'
-        for start in ('random', 'start.pth')
+        for start in ('random', 'pretrained')
     ]
     listed = (tmp_path / 'runs/train_0.5_0.txt').read_text().splitlines()
     assert [line.split()[1] for line in listed] == ['dark'] * 2 + ['light'] * 2

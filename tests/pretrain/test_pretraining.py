@@ -151,6 +151,7 @@ def processes(config: Path, demo: Path, work_dir: Path, number: int) -> List:
     return [sum(r['loss'] for r in same) / number for same in zip(*rows)]
 
 
+@pytest.mark.slow
 def test_two_processes_are_one(demo: Path, tmp_path: Path):
     """Same masks for the same images, the same losses and weights."""
     config = tmp_path / 'two.py'

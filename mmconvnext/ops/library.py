@@ -3,9 +3,9 @@
 In a compiled graph they take the place of the ``autograd.Function`` classes
 of eager mode, one set of four for each path. Those of ``fused`` stay whole.
 Those of ``triton`` are opened by the compiler, which launches the kernels
-itself, in a tenth of Python's time, and fuses what is between them. An
-operator returns tensors only: what is absent is empty. Only ``operators``
-imports this file, where torch is new enough.
+itself; that was traced, and not run on a GPU yet. An operator returns tensors
+only: what is absent is empty. Only ``operators`` imports this file, where
+torch is new enough.
 
 On a CPU compiled code could take the reference instead, but torch 2.13
 cannot compile its training with ``compile_backbone`` (blocks compiled for

@@ -10,8 +10,8 @@ ADE20K label maps::
     data/demo/ade20k/annotations/{training,validation}/*.png
 
 Label maps hold 0 where nothing is labelled and 1 + the index in ``CLASSES``
-elsewhere; ``ade20k/classes.txt`` names them. COCO categories are the objects,
-numbered from 1.
+elsewhere; ``ade20k/classes.txt`` names them, ``ade20k/label_colors.txt`` has
+colours to draw them in. COCO categories are the objects, numbered from 1.
 
     python tools/make_demo_data.py --out data/demo --train 160 --val 40
 """
@@ -38,7 +38,7 @@ import cv2
 import numpy as np
 
 # Raised when the same arguments would draw other files than before.
-VERSION = 3
+VERSION = 4
 STAMP = 'demo.json'
 # split: its COCO folder, its ADE20K folder
 SPLITS = {'train': ('train2017', 'training'), 'val': ('val2017', 'validation')}
@@ -48,7 +48,7 @@ JPEG_QUALITY = 80
 OVERSAMPLING = 3
 # Smallest visible part of an object, in pixels and as a share of its size.
 MIN_AREA = 60
-MIN_VISIBLE = 0.55
+MIN_VISIBLE = 0.75
 
 Array = np.ndarray
 Colour = Tuple[int, int, int]
@@ -198,12 +198,12 @@ GROUNDS: Dict[str, Ground] = {
     'water': Ground((70, 140, 200), (108, 200, 110), (95, 90, 240), water),
 }
 THINGS: Dict[str, Thing] = {
-    'disc': Thing((220, 50, 50), 2, disc, sectors),
+    'disc': Thing((220, 50, 50), 0, disc, sectors),
     'box': Thing((150, 90, 40), 14, box, checks),
-    'triangle': Thing((150, 70, 190), 140, triangle, stripes),
+    'triangle': Thing((150, 70, 190), 132, triangle, stripes),
     'star': Thing((250, 210, 30), 28, star, glow),
-    'ring': Thing((255, 130, 190), 166, ring, sectors),
-    'cross': Thing((30, 180, 170), 88, cross, dots),
+    'ring': Thing((255, 130, 190), 160, ring, sectors),
+    'cross': Thing((30, 180, 170), 78, cross, dots),
 }
 GROUND_CLASSES = tuple(GROUNDS)
 OBJECT_CLASSES = tuple(THINGS)
@@ -259,7 +259,7 @@ def place(rng: Random, shape: Tuple[int, int]) -> Piece:
     name = OBJECT_CLASSES[rng.integers(len(OBJECT_CLASSES))]
     x, y = rng.uniform(0.06, 0.94, 2)
     centre = (x * width, y * height)
-    radius = math.exp(rng.uniform(math.log(18), math.log(52)))
+    radius = math.exp(rng.uniform(math.log(22), math.log(52)))
     angle = rng.uniform(0, 2 * math.pi)
     cos, sin = math.cos(angle), math.sin(angle)
     turn = np.array([[cos, sin], [-sin, cos]])
@@ -282,7 +282,7 @@ def arrange(rng: Random, shape: Tuple[int, int]) -> Tuple[List[Piece], Array]:
     """
     pieces: List[Piece] = []
     seen = np.zeros(shape, np.uint8)
-    for _ in range(rng.integers(3, 8)):
+    for _ in range(rng.integers(3, 7)):
         piece = place(rng, shape)
         trial = seen.copy()
         trial[piece.cover > 127] = len(pieces) + 1
@@ -304,7 +304,8 @@ def paint_thing(
     row = THINGS[piece.name]
     hue = row.hue + rng.normal(0, 3)
     first = to_bgr((hue, rng.uniform(150, 235), rng.uniform(130, 240)))
-    second = to_bgr((hue + rng.normal(0, 12), *rng.uniform(20, 255, 2)))
+    dark = (hue + rng.normal(0, 8), rng.uniform(120, 230))
+    second = to_bgr((*dark, rng.uniform(40, 100)))
     rows, cols = np.indices(piece.cover.shape, dtype=np.float32)
     x, y = (cols - piece.centre[0], rows - piece.centre[1])
     cos = math.cos(piece.angle) / piece.radius
@@ -391,6 +392,7 @@ def files_of(counts: Dict[str, int]) -> Iterator[str]:
     """Name every file of the data set, relative to its folder."""
     yield STAMP
     yield 'ade20k/classes.txt'
+    yield 'ade20k/label_colors.txt'
     for split, (coco, ade) in SPLITS.items():
         yield f'coco/annotations/instances_{coco}.json'
         for stem in stems(split, counts[split]):
@@ -524,6 +526,9 @@ def write_all(root: Path, stamp: dict) -> None:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
     names = ''.join(f'{name}\n' for name in CLASSES)
     (root / 'ade20k/classes.txt').write_text(names, encoding='utf-8')
+    rows = [f'{r} {g} {b} {n}\n' for n, (r, g, b) in zip(CLASSES, PALETTE)]
+    table = root / 'ade20k/label_colors.txt'
+    table.write_text(''.join(rows), encoding='utf-8')
     for split in SPLITS:
         write_split(root, split, stamp[split], stamp['seed'])
     (root / STAMP).write_text(json.dumps(stamp), encoding='utf-8')

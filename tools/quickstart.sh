@@ -45,9 +45,9 @@ REPORT
 setup_hosts .venv runtime.txt
 say 'Drawing the demo data'
 "$PY" tools/make_demo_data.py
-project segmentation data/demo/ade20k 9
+project segmentation data/demo/ade20k 6
 run segmentation data/demo/ade20k/images/validation
-project detection data/demo/coco 8
+project detection data/demo/coco 5
 run detection data/demo/coco/val2017
 
 say "Done in $((SECONDS - START)) s"

@@ -164,7 +164,7 @@ def _segmentation(project: Project, settings: Settings) -> List[str]:
     )
     iters = settings.length
     warm = min(1500, max(20, iters // 20))
-    every = max(1, iters // 5)
+    every = -(-iters // (3 if settings.small else 5))
     return [
         f'arch = {settings.arch!r}',
         f'model = {code(model)}',
@@ -244,7 +244,7 @@ def _detection(settings: Settings) -> List[str]:
         neck=dict(in_channels=Raw('_base_.channels[arch]')),
         rpn_head=dict(anchor_generator=dict(scales=[settings.anchor])),
         roi_head=roi,
-        **_crowded(settings),
+        **_per_image(settings),
     )
     shared = dict(
         data_root=Raw('data_root'),
@@ -274,16 +274,16 @@ def _detection(settings: Settings) -> List[str]:
     ]
 
 
-def _crowded(settings: Settings) -> Dict[str, Any]:
-    """Let images with more objects than usual have more candidates."""
-    if settings.most <= DETECTIONS:
-        return {}
-    rpn = dict(nms_pre=1000, max_per_img=max(1000, 2 * settings.most))
-    model: Dict[str, Any] = dict(
-        test_cfg=dict(rpn=rpn, rcnn=dict(max_per_img=settings.most))
-    )
-    if settings.small:  # whose usual samples are few
-        model['train_cfg'] = dict(rcnn=dict(sampler=dict(num=128)))
+def _per_image(settings: Settings) -> Dict[str, Any]:
+    """Let the candidates of an image follow from its objects."""
+    test: Dict[str, Any] = dict(rcnn=dict(max_per_img=settings.most))
+    if settings.most > DETECTIONS:
+        rpn = dict(nms_pre=1000, max_per_img=max(1000, 2 * settings.most))
+        test = dict(rpn=rpn, **test)
+    model: Dict[str, Any] = dict(test_cfg=test)
+    if settings.small:
+        sampler = dict(num=settings.samples)
+        model['train_cfg'] = dict(rcnn=dict(sampler=sampler))
     return model
 
 
@@ -292,7 +292,7 @@ def _epochs(settings: Settings, masks: bool) -> List[str]:
     # The warm-up is short where there are few steps.
     warm = min(1000, max(20, settings.steps // 20))
     # On a CPU a validation costs about as much as an epoch of few images.
-    every = max(1, epochs // (4 if settings.small else 10))
+    every = -(-epochs // (4 if settings.small else 10))
     best = 'coco/segm_mAP' if masks else 'coco/bbox_mAP'
     hooks = dict(checkpoint=dict(interval=every, save_best=best))
     decay = _drops(epochs) if settings.weights else _cosine()

@@ -73,6 +73,7 @@ class Settings(NamedTuple):
         crop: (height, width) of training samples; segmentation only.
         anchor: side of the smallest anchor in strides; detection only.
         most: objects that a picture is to hold; detection only.
+        samples: boxes of an image that narrow heads learn from; detection.
         batch: images a step.
         length: iterations (segmentation) or epochs (detection).
         steps: iterations in all.
@@ -89,6 +90,7 @@ class Settings(NamedTuple):
     crop: Tuple[int, int]
     anchor: int
     most: int
+    samples: int
     batch: int
     length: int
     steps: int
@@ -186,11 +188,11 @@ def choose(
         pixels = scale.value[0] * scale.value[1]
     batch = _batch(task, arch, small, pixels, count, machine)
     length = _length(task, gpu, count, batch.value, epochs)
-    most = _most(summary)
+    most, samples = _most(summary), _samples(summary, small)
     weights = _weights(task, arch, machine)
     amp, heads = _precision(machine), _heads(small, arch, machine)
     workers = _workers(machine)
-    own = [scale, crop] if task == 'seg' else [scale, anchor, most]
+    own = [scale, crop] if task == 'seg' else [scale, anchor, most, samples]
     return Settings(
         task,
         arch,
@@ -199,6 +201,7 @@ def choose(
         crop.value,
         anchor.value,
         most.value,
+        samples.value,
         batch.value,
         length.value,
         length.value * (1 if task == 'seg' else count // batch.value or 1),
@@ -274,17 +277,41 @@ def _anchor(summary: Summary, zoom: float) -> Choice:
     return Choice('anchor', value, reason)
 
 
-# Detections an image may have: COCO's evaluation counts no more than 100.
+# Detections an image may have: COCO's evaluation counts no more than 100, and
+# each costs the mask head a good part of what the backbone costs.
 DETECTIONS = 100
+FEWEST = 20
 
 
 def _most(summary: Summary) -> Choice:
-    """Leave room for twice the objects of the fullest image."""
+    """Leave room for four times the objects of the fullest image.
+
+    Twice as many have to do where these are more than COCO counts.
+    """
     most = max(summary.per_image, default=0)
-    value = max(DETECTIONS, -(-2 * most // 50) * 50)
+    usual = min(DETECTIONS, max(FEWEST, 4 * most))
+    value = max(usual, -(-2 * most // 50) * 50 if 2 * most > DETECTIONS else 0)
     return Choice(
         'detections', value, f'at most; the fullest image has {most} objects'
     )
+
+
+# Boxes an image that narrow heads learn from: the least, the most. A quarter
+# are objects, and their masks are most of a step.
+SAMPLES = (32, 128)
+
+
+def _samples(summary: Summary, small: bool) -> Choice:
+    """Sample each object of the median image about twice."""
+    if not small:
+        return Choice('samples', 512, "the recipes'")
+    objects = int(np.median(summary.per_image or [0]))
+    least, most = SAMPLES
+    value = next(
+        (n for n in (least, 2 * least) if n >= 8 * objects), most
+    )
+    reason = f'boxes an image; the median image has {objects} objects'
+    return Choice('samples', value, reason)
 
 
 # Bytes a pixel of the image that a backbone keeps for the backward pass in
@@ -319,7 +346,7 @@ MOST = {
     ('seg', True): 16,
     ('seg', False): 4,
     ('det', True): 16,
-    ('det', False): 4,
+    ('det', False): 2,
 }
 
 
@@ -355,7 +382,7 @@ ITERATIONS = {True: (4000, 40000), False: (300, 2000)}
 EPOCHS = {True: (36, 200), False: (3, 60)}
 # Epochs of segmentation, and steps of detection, that lie between.
 SEG_EPOCHS = {True: 100, False: 25}
-DET_STEPS = {True: 10000, False: 1500}
+DET_STEPS = {True: 10000, False: 3000}
 
 
 def _length(

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS, init_default_scope
 
 from mmconvnext.data import check
 from mmconvnext.data.labels import Wishes
+from mmconvnext.data.palette import colours
 from mmconvnext.data.project import Done, Order, make, next_commands
 from mmconvnext.data.settings import Machine
 from mmconvnext.inference.scores import scorer
@@ -114,6 +115,18 @@ def test_maps_hold_what_they_held(
         written = cv2.imread(str(paths[scene.name]), cv2.IMREAD_UNCHANGED)
         # uint8: 0 - 1 is 255, which is ignored
         assert (written == scene.label - np.uint8(shift)).all()
+
+
+def test_a_table_colours_maps_of_indices(
+    scenes: list, tmp_path: Path
+) -> None:
+    """A class that the table does not have gets a colour of its own."""
+    folder = tmp_path / 'a folder'
+    FORMATS['label maps'].write(folder, scenes)
+    (folder / 'label_colors.txt').write_text('1 2 3 class_2\n')
+    cfg = Config.fromfile(make(order(folder, tmp_path / 'p.py'), CPU).config)
+    assert tuple(cfg.metainfo['palette'][1]) == (1, 2, 3)
+    assert tuple(cfg.metainfo['palette'][0]) == colours(1)[0]
 
 
 def maps_of(done: Done) -> list:

@@ -68,13 +68,17 @@ def test_the_rate_of_detectors(
     assert cfg.train_cfg.max_epochs == 8
 
 
-@pytest.mark.parametrize('task, length', [('seg', 320), ('det', 8)])
-def test_epochs_are_the_users(task: str, length: int) -> None:
+@pytest.mark.parametrize(
+    'task, batch, length, steps', [('seg', 4, 320, 320), ('det', 2, 8, 640)]
+)
+def test_epochs_are_the_users(
+    task: str, batch: int, length: int, steps: int
+) -> None:
     settings = chosen(task, epochs=8)
-    assert settings.batch == 4
-    assert (settings.length, settings.steps) == (length, 320)
+    assert settings.batch == batch
+    assert (settings.length, settings.steps) == (length, steps)
     (choice,) = [c for c in settings.reasons if '--epochs' in c.reason]
-    assert choice.reason == '--epochs 8, 320 steps'
+    assert choice.reason == f'--epochs 8, {steps} steps'
 
 
 @pytest.mark.parametrize(
@@ -91,16 +95,26 @@ def test_readers_leave_the_cores_to_the_model(
         assert loader.persistent_workers == (workers > 0)
 
 
-@pytest.mark.parametrize('most, kept', [(8, 100), (50, 100), (151, 350)])
-def test_crowded_images_have_room(
-    most: int, kept: int, tmp_path: Path
+@pytest.mark.parametrize(
+    'most, kept, samples',
+    [
+        (1, 20, 32),
+        (4, 20, 32),
+        (8, 32, 64),
+        (30, 100, 128),
+        (50, 100, 128),
+        (151, 350, 128),
+    ],
+)
+def test_candidates_follow_from_the_objects(
+    most: int, kept: int, samples: int, tmp_path: Path
 ) -> None:
     settings = chosen('det', most=most)
-    assert settings.most == kept
+    assert (settings.most, settings.samples) == (kept, samples)
     cfg = config(settings, tmp_path)
     assert cfg.model.test_cfg.rcnn.max_per_img == kept
-    assert cfg.model.test_cfg.rpn.max_per_img == (200 if kept == 100 else 1000)
-    assert cfg.model.train_cfg.rcnn.sampler.num == (64 if kept == 100 else 128)
+    assert cfg.model.test_cfg.rpn.max_per_img == (200 if most < 51 else 1000)
+    assert cfg.model.train_cfg.rcnn.sampler.num == samples
 
 
 def test_small_objects_are_enlarged() -> None:

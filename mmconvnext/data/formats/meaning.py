@@ -66,7 +66,7 @@ def meaning(
             f'{names or "no class"}, and training needs two classes. Label '
             'the rest as a class, or pass --zero class'
         )
-    palette = _palette(classes, names, coloured)
+    palette = _palette(classes, names, coloured, table)
     words = 'a class' if zero.is_class else 'ignored'
     text = f'{words}: {zero.reason}' if 0 in total else ''
     return Maps(classes, coloured, palette, counts, text), names, named
@@ -195,12 +195,18 @@ def _rgb(value: int) -> Tuple[int, int, int]:
 
 
 def _palette(
-    classes: Dict[int, int], names: List[str], coloured: bool
+    classes: Dict[int, int],
+    names: List[str],
+    coloured: bool,
+    table: Dict[Tuple[int, int, int], str],
 ) -> List[Tuple[int, int, int]]:
+    """Take the colours of the maps or of a table; make up the rest."""
     from ..palette import colours
 
     made = colours(len(names))
     if coloured:
         for value, index in classes.items():
             made[index] = _rgb(value)
-    return made
+        return made
+    known = {name: colour for colour, name in table.items()}
+    return [known.get(name, colour) for name, colour in zip(names, made)]

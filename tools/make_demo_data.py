@@ -201,9 +201,9 @@ THINGS: Dict[str, Thing] = {
     'disc': Thing((220, 50, 50), 0, disc, sectors),
     'box': Thing((150, 90, 40), 14, box, checks),
     'triangle': Thing((150, 70, 190), 132, triangle, stripes),
-    'star': Thing((250, 210, 30), 28, star, glow),
+    'star': Thing((250, 210, 30), 26, star, glow),
     'ring': Thing((255, 130, 190), 160, ring, sectors),
-    'cross': Thing((30, 180, 170), 78, cross, dots),
+    'cross': Thing((30, 180, 170), 82, cross, dots),
 }
 GROUND_CLASSES = tuple(GROUNDS)
 OBJECT_CLASSES = tuple(THINGS)
@@ -303,7 +303,7 @@ def paint_thing(
     """Paint an object and its shadow over an image."""
     row = THINGS[piece.name]
     hue = row.hue + rng.normal(0, 3)
-    first = to_bgr((hue, rng.uniform(150, 235), rng.uniform(130, 240)))
+    first = to_bgr((hue, rng.uniform(150, 235), rng.uniform(170, 245)))
     dark = (hue + rng.normal(0, 8), rng.uniform(120, 230))
     second = to_bgr((*dark, rng.uniform(40, 100)))
     rows, cols = np.indices(piece.cover.shape, dtype=np.float32)

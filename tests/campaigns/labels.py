@@ -16,7 +16,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Iterator, List, Optional, Sequence
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/finetune_convnextv2_atto_signs.py'
@@ -90,24 +90,40 @@ def run(
         lines = listed(Path(args.data_root), share, seed)
         file.write_text(''.join(lines), encoding='utf-8')
         options.append(f'train_dataloader.dataset.ann_file={file.resolve()}')
+    train(args.config, work_dir, args.data_root, start, options)
+    return last_of(work_dir, 'accuracy/top1')
+
+
+def train(
+    config: str,
+    work_dir: Path,
+    data_root: str,
+    start: Optional[Path],
+    options: Sequence[str],
+) -> None:
+    """Train a config, its backbone from a checkpoint where one is given."""
     if start:
         init = 'model.backbone.init_cfg'
-        options += [f'{init}.type=Pretrained', f'{init}.checkpoint={start}']
-    command = ['tools/train.py', args.config, f'--work-dir={work_dir}']
-    command += [f'--data-root={args.data_root}', '--cfg-options', *options]
+        options = [
+            *options,
+            f'{init}.type=Pretrained',
+            f'{init}.checkpoint={start}',
+        ]
+    command = ['tools/train.py', config, f'--work-dir={work_dir}']
+    command += [f'--data-root={data_root}', '--cfg-options', *options]
     subprocess.run(
         [sys.executable, *command], cwd=ROOT, check=True, stdout=sys.stderr
     )
-    return last_top1(work_dir)
 
 
-def last_top1(work_dir: Path) -> float:
+def last_of(work_dir: Path, metric: str) -> float:
+    """Return the last value of a metric that a training wrote."""
     rows = [
         json.loads(line)
         for file in sorted(work_dir.glob('*/vis_data/scalars.json'))
         for line in file.read_text(encoding='utf-8').splitlines()
     ]
-    return [r['accuracy/top1'] for r in rows if 'accuracy/top1' in r][-1]
+    return [row[metric] for row in rows if metric in row][-1]
 
 
 def main() -> None:

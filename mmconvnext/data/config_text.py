@@ -263,6 +263,7 @@ def _detection(settings: Settings) -> List[str]:
         f'scale = {settings.scale}',
         'train_pipeline = _base_.train_pipeline',
         'train_pipeline[2].update(scale=scale)',
+        *_cropped(settings),
         'test_pipeline = _base_.test_pipeline',
         'test_pipeline[1].update(scale=scale)',
         *([] if masks else boxes_only),
@@ -272,6 +273,26 @@ def _detection(settings: Settings) -> List[str]:
         'test_evaluator = val_evaluator',
         *_epochs(settings, masks),
     ]
+
+
+def _cropped(settings: Settings) -> List[str]:
+    """Cut training images, and leave out what the cut hardly left."""
+    if not settings.crop:
+        return []
+    masks = settings.task == 'det'
+    steps = [
+        dict(
+            type='RandomCrop',
+            crop_size=settings.crop,
+            recompute_bbox=masks,
+            allow_negative_crop=True,
+        ),
+        dict(
+            type='FilterAnnotations', min_gt_bbox_wh=(2, 2), by_mask=masks
+        ),
+    ]
+    rows = ''.join(f'    {code(step, 4)},\n' for step in steps)
+    return [f'train_pipeline[3:3] = [\n{rows}]']
 
 
 def _per_image(settings: Settings) -> Dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Tuple
@@ -57,9 +58,8 @@ class Choice(NamedTuple):
 
     @property
     def words(self) -> str:
-        if isinstance(self.value, tuple):
-            return ' x '.join(map(str, self.value))
-        return str(self.value) if self.value != '' else 'none'
+        parts = self.value if isinstance(self.value, tuple) else (self.value,)
+        return ' x '.join(map(str, parts)) or 'none'
 
 
 class Settings(NamedTuple):
@@ -70,7 +70,8 @@ class Settings(NamedTuple):
         arch: of ``ARCHS``, with weights of V2.
         small: whether heads are narrow.
         scale: (width, height) that images are fitted into.
-        crop: (height, width) of training samples; segmentation only.
+        crop: (height, width) of training samples; () for whole images,
+            which detection only has.
         anchor: side of the smallest anchor in strides; detection only.
         most: objects that a picture is to hold; detection only.
         samples: boxes of an image that narrow heads learn from; detection.
@@ -87,7 +88,7 @@ class Settings(NamedTuple):
     arch: str
     small: bool
     scale: Tuple[int, int]
-    crop: Tuple[int, int]
+    crop: Tuple[int, ...]
     anchor: int
     most: int
     samples: int
@@ -182,17 +183,19 @@ def choose(
     small = not gpu or arch in SMALL_ARCHS
     scale, zoom = _scale(task, gpu, summary)
     crop = _crop(scale, gpu)
-    anchor = _anchor(summary, zoom.value)
-    pixels = crop.value[0] * crop.value[1]
     if task != 'seg':
-        pixels = scale.value[0] * scale.value[1]
+        crop = _part(scale.value, summary, gpu)
+    anchor = _anchor(summary, zoom.value)
+    pixels = math.prod(crop.value or scale.value)
     batch = _batch(task, arch, small, pixels, count, machine)
     length = _length(task, gpu, count, batch.value, epochs)
-    most, samples = _most(summary), _samples(summary, small)
+    most = _most(summary)
+    seen = pixels / math.prod(scale.value)
+    samples = _samples(summary, small, seen)
     weights = _weights(task, arch, machine)
     amp, heads = _precision(machine), _heads(small, arch, machine)
     workers = _workers(machine)
-    own = [scale, crop] if task == 'seg' else [scale, anchor, most, samples]
+    own = [scale, crop] if task == 'seg' else [scale, crop, anchor, most, samples]
     return Settings(
         task,
         arch,
@@ -263,6 +266,20 @@ def _crop(scale: Tuple[int, int], gpu: bool) -> Choice:
     return Choice('crop', (side, side), reason)
 
 
+# Objects of the median image from which on a CPU learns from a quarter of it.
+MANY = 16
+
+
+def _part(scale: Tuple[int, int], summary: Summary, gpu: bool) -> Choice:
+    """Let a CPU learn from a part of an image where it has objects enough."""
+    objects = int(np.median(summary.per_image or [0]))
+    reason = f'the median image has {objects} objects'
+    if gpu or objects < MANY:
+        return Choice('crop', (), f'whole images: {reason}')
+    sides = tuple(max(32, side // 2 // 32 * 32) for side in scale[::-1])
+    return Choice('crop', sides, f'{reason}, a quarter of it enough')
+
+
 def _anchor(summary: Summary, zoom: float) -> Choice:
     """Let the smallest anchors be no larger than the median object."""
     if not summary.sides:
@@ -301,17 +318,21 @@ def _most(summary: Summary) -> Choice:
 SAMPLES = (32, 128)
 
 
-def _samples(summary: Summary, small: bool) -> Choice:
-    """Sample each object of the median image about twice."""
+def _samples(summary: Summary, small: bool, seen: float) -> Choice:
+    """Sample each object of a usual training image about twice.
+
+    Args:
+        summary: of the data.
+        small: whether heads are narrow; the recipes' sample more.
+        seen: share of an image that is in a training image.
+    """
     if not small:
         return Choice('samples', 512, "the recipes'")
-    objects = int(np.median(summary.per_image or [0]))
+    objects = seen * float(np.median(summary.per_image or [0]))
     least, most = SAMPLES
-    value = next(
-        (n for n in (least, 2 * least) if n >= 8 * objects), most
-    )
-    reason = f'boxes an image; the median image has {objects} objects'
-    return Choice('samples', value, reason)
+    fits = (n for n in (least, 2 * least) if n >= 8 * objects)
+    reason = f'boxes of a training image, which has about {objects:.0f} objects'
+    return Choice('samples', next(fits, most), reason)
 
 
 # Bytes a pixel of the image that a backbone keeps for the backward pass in

@@ -101,7 +101,7 @@ def test_readers_leave_the_cores_to_the_model(
         (1, 20, 32),
         (4, 20, 32),
         (8, 32, 64),
-        (30, 100, 128),
+        (30, 100, 64),
         (50, 100, 128),
         (151, 350, 128),
     ],
@@ -115,6 +115,25 @@ def test_candidates_follow_from_the_objects(
     assert cfg.model.test_cfg.rcnn.max_per_img == kept
     assert cfg.model.test_cfg.rpn.max_per_img == (200 if most < 51 else 1000)
     assert cfg.model.train_cfg.rcnn.sampler.num == samples
+
+
+@pytest.mark.parametrize(
+    'machine, most, crop',
+    [(CPU, 15, None), (CPU, 16, (96, 128)), (GPU, 16, None)],
+)
+@pytest.mark.parametrize('task', ['det', 'boxes'])
+def test_a_cpu_learns_from_parts_of_full_images(
+    task: str, machine: Machine, most: int, crop, tmp_path: Path
+) -> None:
+    cfg = config(chosen(task, machine, most=most), tmp_path)
+    steps = {step.type: step for step in cfg.train_pipeline}
+    assert ('RandomCrop' in steps) == (crop is not None)
+    if crop:
+        types = list(steps)
+        assert types.index('RandomResize') < types.index('RandomCrop')
+        assert tuple(steps['RandomCrop'].crop_size) == crop
+        assert steps['RandomCrop'].recompute_bbox == (task == 'det')
+        assert steps['FilterAnnotations'].by_mask == (task == 'det')
 
 
 def test_small_objects_are_enlarged() -> None:

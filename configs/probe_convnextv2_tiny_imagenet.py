@@ -6,7 +6,8 @@
 #     --data-root data/mine --cfg-options model.num_classes=10 \
 #     model.backbone.init_cfg.checkpoint=FILE model.backbone.arch=atto
 # Published: nothing; the papers fine-tune. Augmentation is that of MAE's probe
-# (arXiv 2111.06377, appendix A.1); Adam in place of its LARS is ours.
+# (arXiv 2111.06377, appendix A.1), and so are standardised features; Adam in
+# place of its LARS is ours.
 # Hardware assumed: 8 GPUs; not run here.
 _base_ = [
     './_base_/classifier.py',
@@ -42,3 +43,4 @@ param_scheduler[0].update(eta_min_ratio=0.0, begin=0, end=max_epochs)
 train_cfg = dict(max_epochs=max_epochs)
 # No moving average.
 custom_hooks = _base_.custom_hooks[:2]
+default_hooks = dict(standardize=dict(type='mmconvnext.StandardizeHook'))

@@ -49,6 +49,7 @@ __all__ = [
     'ReconstructionHook',
     'ResizedCenterCrop',
     'SkippedImagesHook',
+    'StandardizeHook',
 ]
 
 

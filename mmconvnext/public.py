@@ -27,6 +27,7 @@ from .training.erasing import ErasingDataPreprocessor
 from .training.optim import LayerDecayOptimWrapperConstructor
 from .training.rand_augment import ColorJitter, RandAugment
 from .training.resume import ExactResumeHook
+from .training.standardize import StandardizeHook
 
 __all__ = [
     'ARCHS',
@@ -54,4 +55,5 @@ __all__ = [
     'ReconstructionHook',
     'ResizedCenterCrop',
     'SkippedImagesHook',
+    'StandardizeHook',
 ]

@@ -20,10 +20,14 @@ from typing import Iterator, List, Optional, Sequence
 
 ROOT = Path(__file__).parents[2]
 CONFIG = 'configs/finetune_convnextv2_atto_signs.py'
-# A probe learns its last layer alone, on features without drop path.
+# A probe learns its last layer alone, on features without drop path, at ten
+# times the rate.
 PROBE = (
     'model.backbone.frozen_stages=4',
+    'model.label_smoothing=0.0',
+    'optim_wrapper.optimizer.lr=1e-2',
     'optim_wrapper.optimizer.weight_decay=0.0',
+    'default_hooks.standardize.type=mmconvnext.StandardizeHook',
 )
 EPOCHS = {0.1: 75, 1.0: 15}  # by share of the labels
 

@@ -16,9 +16,9 @@ CASES = {
     'soak': ['--minutes=0.5'],
     'writes': ['--count=4'],
 }
-# test_corruption.py runs where safetensors is installed, test_labels.py has
-# data of its own.
-ELSEWHERE = {'campaign', 'corruption', 'labels'}
+# test_corruption.py runs where safetensors is installed, test_labels.py and
+# test_chain.py have data of their own.
+ELSEWHERE = {'campaign', 'chain', 'corruption', 'labels'}
 # in the last line, where it is no seed
 ENDS = {'adopt_zoo': "configs: 1, {'adopted': 1}; unread: 0"}
 

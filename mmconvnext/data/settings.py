@@ -295,7 +295,7 @@ def _anchor(summary: Summary, zoom: float) -> Choice:
 
 
 # Detections an image may have: COCO's evaluation counts no more than 100, and
-# each costs the mask head a good part of what the backbone costs.
+# each passes the mask head.
 DETECTIONS = 100
 FEWEST = 20
 
@@ -306,15 +306,16 @@ def _most(summary: Summary) -> Choice:
     Twice as many have to do where these are more than COCO counts.
     """
     most = max(summary.per_image, default=0)
-    usual = min(DETECTIONS, max(FEWEST, 4 * most))
-    value = max(usual, -(-2 * most // 50) * 50 if 2 * most > DETECTIONS else 0)
+    value = min(DETECTIONS, max(FEWEST, 4 * most))
+    if 2 * most > DETECTIONS:
+        value = -(-2 * most // 50) * 50
     return Choice(
         'detections', value, f'at most; the fullest image has {most} objects'
     )
 
 
 # Boxes an image that narrow heads learn from: the least, the most. A quarter
-# are objects, and their masks are most of a step.
+# are objects, which pass the mask head.
 SAMPLES = (32, 128)
 
 

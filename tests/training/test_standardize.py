@@ -1,14 +1,18 @@
 """Features that a linear probe classifies are standardised, once."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import List
 
 import pytest
 import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from mmconvnext import ImageClassifier, StandardizeHook
+from mmconvnext.training.standardize import standardize
 
 SIDE, IMAGES = 32, 24
 
@@ -67,6 +71,30 @@ def test_as_many_images_are_measured_as_asked_for() -> None:
     StandardizeHook(9).before_train(runner(models[0], data))
     StandardizeHook().before_train(runner(models[1], data[:2]))
     assert models[0].norm.weight.equal(models[1].norm.weight)
+
+
+def measure_a_half(rank: int, folder: str) -> None:
+    store = f'file://{folder}/store'
+    dist.init_process_group('gloo', store, rank=rank, world_size=2)
+    state, halves = torch.load(f'{folder}/start.pth', weights_only=False)
+    model = classifier()
+    model.load_state_dict(state)
+    standardize(model, halves[rank])
+    torch.save(model.norm.state_dict(), f'{folder}/{rank}.pth')
+    dist.destroy_process_group()
+
+
+def test_two_processes_measure_together(tmp_path: Path) -> None:
+    model = classifier()
+    rows = features(model, batches()).double()
+    halves = [rows[:10].clone(), rows[10:].clone()]
+    torch.save((model.state_dict(), halves), tmp_path / 'start.pth')
+    mp.spawn(measure_a_half, (str(tmp_path),), nprocs=2)
+    standardize(model, rows)
+    for rank in range(2):
+        found = torch.load(tmp_path / f'{rank}.pth')
+        for name, value in model.norm.state_dict().items():
+            torch.testing.assert_close(found[name], value)
 
 
 def test_a_resumed_training_has_its_norm() -> None:

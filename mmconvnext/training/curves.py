@@ -99,7 +99,7 @@ def draw(work_dir: str, path: str) -> bool:
     ]
     if not panels:
         return False
-    figure = Figure(figsize=(7, 3.2 * len(panels)), layout='constrained')
+    figure = Figure(figsize=(9, 3.2 * len(panels)), layout='constrained')
     for place, (name, curves) in enumerate(panels, 1):
         axes = figure.add_subplot(len(panels), 1, place)
         _draw_panel(axes, name, curves)
@@ -125,4 +125,5 @@ def _draw_panel(axes: Any, name: str, curves: Dict[str, Points]) -> None:
         )
     axes.set(title=name, xlabel='iteration' if name == 'loss' else 'step')
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    # Beside the curves, not on them.
+    axes.legend(fontsize=8, loc='upper left', bbox_to_anchor=(1.01, 1))

@@ -40,7 +40,7 @@ def test_panels(metric: bool, panels: int, tmp_path: Path) -> None:
     write(tmp_path, '1', rows(1, 3)[: None if metric else -1])
     assert curves.draw(str(tmp_path), str(tmp_path / 'curves.png'))
     with Image.open(tmp_path / 'curves.png') as image:
-        assert image.size == (700, 320 * panels)
+        assert image.size == (900, 320 * panels)
 
 
 def test_nothing_logged_draws_nothing(tmp_path: Path) -> None:

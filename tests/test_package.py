@@ -1,4 +1,4 @@
-"""Which folder of the package may import which."""
+"""Which folder of the package may import which; what tests may spawn."""
 
 import ast
 import subprocess
@@ -182,3 +182,25 @@ def test_public_names_are_there() -> None:
     assert mmconvnext.training.optim.__name__ == 'mmconvnext.training.optim'
     with pytest.raises(AttributeError, match='no attribute .nothing'):
         mmconvnext.nothing  # noqa: B018
+
+
+def spawned(file: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Call) and node.args:
+            if getattr(node.func, 'attr', '') == 'spawn':
+                yield getattr(node.args[0], 'id', '')
+
+
+def test_spawned_functions_are_found_in_every_environment() -> None:
+    """mmsegmentation 1.2.2 installs a package ``tests`` of its own.
+
+    A spawned process would look into it for a function of tests/FOLDER.
+    """
+    found = 0
+    for file in Path(__file__).parent.glob('*/**/*.py'):
+        tree = ast.parse(file.read_text(encoding='utf-8'))
+        own = {node.name for node in tree.body if hasattr(node, 'name')}
+        for name in spawned(file):
+            found += 1
+            assert name not in own, f'{file}: move {name} beside the helpers'
+    assert found

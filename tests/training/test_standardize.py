@@ -6,26 +6,15 @@ from typing import List
 
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as mp
 from mmengine.structures import BaseDataElement
+from standardize_ranks import classifier, measure_part
 from torch import Tensor, nn
 
 from mmconvnext import ImageClassifier, StandardizeHook
 from mmconvnext.training.standardize import standardize
 
 SIDE, IMAGES = 32, 24
-
-
-def classifier() -> ImageClassifier:
-    backbone = dict(type='mmconvnext.ConvNeXtV2', arch='atto')
-    model = ImageClassifier(
-        backbone, 3, data_preprocessor=dict(type='ImgDataPreprocessor')
-    )
-    with torch.no_grad():  # as a loaded classifier has them
-        model.norm.weight.uniform_(0.5, 1.5)
-        model.norm.bias.normal_()
-    return model
 
 
 def batches() -> List[dict]:
@@ -73,23 +62,12 @@ def test_as_many_images_are_measured_as_asked_for() -> None:
     assert models[0].norm.weight.equal(models[1].norm.weight)
 
 
-def measure_a_half(rank: int, folder: str) -> None:
-    store = f'file://{folder}/store'
-    dist.init_process_group('gloo', store, rank=rank, world_size=2)
-    state, halves = torch.load(f'{folder}/start.pth', weights_only=False)
-    model = classifier()
-    model.load_state_dict(state)
-    standardize(model, halves[rank])
-    torch.save(model.norm.state_dict(), f'{folder}/{rank}.pth')
-    dist.destroy_process_group()
-
-
 def test_two_processes_measure_together(tmp_path: Path) -> None:
     model = classifier()
     rows = features(model, batches()).double()
     halves = [rows[:10].clone(), rows[10:].clone()]
     torch.save((model.state_dict(), halves), tmp_path / 'start.pth')
-    mp.spawn(measure_a_half, (str(tmp_path),), nprocs=2)
+    mp.spawn(measure_part, (str(tmp_path),), nprocs=2)
     standardize(model, rows)
     for rank in range(2):
         found = torch.load(tmp_path / f'{rank}.pth')

@@ -187,7 +187,8 @@ def test_public_names_are_there() -> None:
 def spawned(file: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
         if isinstance(node, ast.Call) and node.args:
-            if getattr(node.func, 'attr', '') == 'spawn':
+            called = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+            if called in ('spawn', 'run_ranks'):
                 yield getattr(node.args[0], 'id', '')
 
 

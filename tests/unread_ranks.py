@@ -12,17 +12,16 @@ from __future__ import annotations
 import importlib.util
 import itertools
 import sys
-import tempfile
 from pathlib import Path
 from typing import Callable, Dict, Optional, Sequence
 
 import tiny
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from backbones import MICRO, VERSIONS, randomize
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
+from ranks import run_ranks
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -153,11 +152,7 @@ RUNS = [
 HOSTS = ('ConvNeXt', 'ConvNeXtV2')
 
 
-def _main(rank: int, out: Path, store: str) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', init_method=f'file://{store}', rank=rank, world_size=2
-    )
+def _main(rank: int, out: Path) -> None:
     found = {}
     for run in dict.fromkeys(RUNS):
         wrapper, version, read, options = run
@@ -172,9 +167,7 @@ def _main(rank: int, out: Path, store: str) -> None:
         found[name] = step(DistributedDataParallel(retinanet(name)), times=2)
     if rank == 0:
         torch.save(found, out)
-    dist.destroy_process_group()
 
 
 if __name__ == '__main__':
-    with tempfile.TemporaryDirectory() as folder:
-        mp.spawn(_main, (Path(sys.argv[1]), f'{folder}/store'), nprocs=2)
+    run_ranks(_main, Path(sys.argv[1]))

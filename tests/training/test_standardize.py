@@ -6,8 +6,8 @@ from typing import List
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from mmengine.structures import BaseDataElement
+from ranks import run_ranks
 from standardize_ranks import classifier, measure_part
 from torch import Tensor, nn
 
@@ -67,7 +67,7 @@ def test_two_processes_measure_together(tmp_path: Path) -> None:
     rows = features(model, batches()).double()
     halves = [rows[:10].clone(), rows[10:].clone()]
     torch.save((model.state_dict(), halves), tmp_path / 'start.pth')
-    mp.spawn(measure_part, (str(tmp_path),), nprocs=2)
+    run_ranks(measure_part, str(tmp_path))
     standardize(model, rows)
     for rank in range(2):
         found = torch.load(tmp_path / f'{rank}.pth')

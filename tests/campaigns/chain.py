@@ -39,6 +39,12 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--epochs', type=int, default=10)
     parser.add_argument('--iters', type=int, default=2000)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument(
+        '--options',
+        nargs='+',
+        default=[],
+        help='other settings of the segmentor, as --cfg-options takes them',
+    )
     return parser.parse_args()
 
 
@@ -103,6 +109,7 @@ def segment(
         f'default_hooks.checkpoint.interval={args.iters}',
         f'param_scheduler.1.end={args.iters}',
         f'randomness.seed={seed}',
+        *args.options,
     ]
     train(SEGMENTOR, work_dir, args.data_root, start, options)
     return last_of(work_dir, 'mIoU')

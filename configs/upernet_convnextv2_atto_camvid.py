@@ -1,7 +1,7 @@
 # python tools/train.py configs/upernet_convnextv2_atto_camvid.py
 #
-# Small real data, from random weights, on a CPU: 2,600 iterations x batch 4 /
-# 367 images = 28 epochs.
+# Small real data, from random weights or FCMAE, on a CPU: 2,600 iterations x
+# batch 4 / 367 images = 28 epochs.
 _base_ = [
     './_base_/upernet_small.py',
     './_base_/camvid.py',

@@ -10,16 +10,10 @@ data_help = (
     '2018 Data Science Bowl, stage 1, its training images in train2017/: '
     'https://bbbc.broadinstitute.org/BBBC038'
 )
-# A side of a third to two thirds of the image: the size at which the detector
-# sees a nucleus.
-train_pipeline = [
-    dict(type='mmconvnext.LoadImage'),
-    dict(
-        type='mmconvnext.RandomResizedCrop', scale=224, area_range=(0.1, 0.5)
-    ),
-    dict(type='mmconvnext.RandomFlip', prob=0.5),
-    dict(type='mmconvnext.PackImage'),
-]
+# Crops of a third to seven tenths of a side: nuclei are about as large as the
+# detector sees them.
+train_pipeline = _base_.train_pipeline
+train_pipeline[1].update(area_range=(0.1, 0.5))
 train_dataloader = dict(
     dataset=dict(
         data_root=data_root,
@@ -27,21 +21,9 @@ train_dataloader = dict(
         pipeline=train_pipeline,
     )
 )
-max_epochs = 200
-param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-3,
-        begin=0,
-        end=10,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='CosineAnnealingLR',
-        begin=10,
-        end=max_epochs,
-        convert_to_iter_based=True,
-    ),
-]
+max_epochs, warmup_epochs = 200, 10
+param_scheduler = _base_.param_scheduler
+param_scheduler[0].update(end=warmup_epochs)
+param_scheduler[1].update(begin=warmup_epochs, end=max_epochs)
 train_cfg = dict(max_epochs=max_epochs)
 default_hooks = dict(checkpoint=dict(interval=100))

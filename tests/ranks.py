@@ -1,10 +1,11 @@
 """Run a function in two processes that gloo joins.
 
-What they run stands beside the helpers: a spawned process finds it by the name
-of its module, and ``tests.FOLDER`` is not found where mmsegmentation 1.2.2
-is installed, which brings a package ``tests``. They meet through a port that
-the first process holds open: a store in a file, which the last of them
-removes, left one waiting for ever with torch 2.1.2.
+The function must be in a module next to this one. A spawned process imports
+that module by name, and mmsegmentation 1.2.2 installs a package ``tests`` that
+hides our folders.
+
+The processes meet through a port of the calling process. A store in a file
+made one of them hang with torch 2.1.2.
 """
 
 from __future__ import annotations

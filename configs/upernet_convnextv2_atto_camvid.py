@@ -26,7 +26,12 @@ class_weight = [
 model = dict(
     data_preprocessor=dict(size=(224, 224)),
     decode_head=dict(
-        num_classes=11, loss_decode=dict(class_weight=class_weight)
+        num_classes=11,
+        loss_decode=dict(
+            _delete_=True,
+            type='mmconvnext.WeightedCrossEntropyLoss',
+            class_weight=class_weight,
+        ),
     ),
     auxiliary_head=dict(num_classes=11),
 )

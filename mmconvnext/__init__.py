@@ -50,6 +50,7 @@ __all__ = [
     'ResizedCenterCrop',
     'SkippedImagesHook',
     'StandardizeHook',
+    'WeightedCrossEntropyLoss',
 ]
 
 

@@ -8,6 +8,7 @@ from .analysis.knn_hook import KNNHook
 from .models.classifier import ImageClassifier
 from .models.convnext import ARCHS, ConvNeXt, ConvNeXtBlock, ConvNeXtV2
 from .models.layers import GRN, LayerNorm2d
+from .models.losses import WeightedCrossEntropyLoss
 from .pretrain.dataset import ImageFolderDataset
 from .pretrain.fcmae import FCMAE
 from .pretrain.hooks import (
@@ -56,4 +57,5 @@ __all__ = [
     'ResizedCenterCrop',
     'SkippedImagesHook',
     'StandardizeHook',
+    'WeightedCrossEntropyLoss',
 ]

@@ -19,6 +19,7 @@ DECODER = re.compile(r'(decode|auxiliary)_head(\[\d+\])?$')
 DEFAULT = 'CrossEntropyLoss'
 SOFTMAX: Dict[str, Tuple[str, Any]] = {
     'CrossEntropyLoss': ('use_sigmoid', False),
+    'WeightedCrossEntropyLoss': ('', False),
     'LovaszLoss': ('loss_type', 'multi_class'),
     'OhemCrossEntropy': ('', False),
     'TverskyLoss': ('', False),
@@ -55,6 +56,9 @@ def check_model(cfg: Any, source: Source) -> Iterator[Finding]:
             yield _other_number(where, head, classes)
         elif _is_constant(name, head):
             yield _one_class(where, classes)
+        for loss in as_list(head.get('loss_decode')):
+            if loss.get('class_weight') and _stops_at_ignored(loss):
+                yield _ignored_pixels(where)
 
 
 def _other_number(where: str, head: Dict, classes: Sequence[str]) -> Finding:
@@ -93,4 +97,41 @@ def _one_class(where: str, classes: Sequence[str]) -> Finding:
         'two classes, or a sigmoid',
         f"classes=('background', {classes[0]!r}), num_classes=2 and label "
         'maps of 0 and 1 (reduce_zero_label=False)',
+    )
+
+
+def _stops_at_ignored(loss: Dict) -> bool:
+    """Try the host's cross entropy with weights of classes.
+
+    That of MMSegmentation 1.2.2 takes the weight of class 255; that of the
+    maintained fork 1.4.2 fails with ``avg_non_ignore``.
+    """
+    if bare_name(loss) != DEFAULT or loss.get('use_sigmoid'):
+        return False
+    import torch
+    from mmseg.models.losses.cross_entropy_loss import cross_entropy
+
+    try:
+        cross_entropy(
+            torch.zeros(1, 2, 1, 2),
+            torch.tensor([[[0, 255]]]),
+            class_weight=torch.ones(2),
+            ignore_index=255,
+            avg_non_ignore=loss.get('avg_non_ignore', False),
+        )
+    except IndexError:
+        return True
+    return False
+
+
+def _ignored_pixels(where: str) -> Finding:
+    import mmseg
+
+    return Finding(
+        'warning',
+        f'{where}.loss_decode',
+        f'{DEFAULT} with class_weight, which MMSegmentation '
+        f'{mmseg.__version__} cannot compute where a pixel is ignored (255)',
+        'a loss that leaves such pixels out; padding is ignored too',
+        "dict(type='mmconvnext.WeightedCrossEntropyLoss', class_weight=...)",
     )

@@ -101,6 +101,8 @@ def main() -> None:
     metrics = runner.test()
     for name, value in metrics.items():
         print(f'{name}: {round(float(value), 4)}')
+    if not metrics:
+        print('no metric has a value')
     if exported:
         print(f'exported: {hosts.summary(cfg)}')
     else:

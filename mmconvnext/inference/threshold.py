@@ -108,12 +108,16 @@ class ThresholdMetric(BaseMetric):
             self.results.append((scores[order], hits, len(truth)))
 
     def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
-        """Return F1 at the best threshold."""
+        """Return F1 at the best threshold; nothing where nothing is found.
+
+        The hosts' metrics have no values then, and mmengine picks no best
+        checkpoint: one of ours alone would let it look for the others.
+        """
         scores, hits = (
             np.concatenate([row[i] for row in results]) for i in (0, 1)
         )
         self.best = best_f1(scores, hits, sum(row[2] for row in results))
-        return dict(F1=self.best.f1)
+        return dict(F1=self.best.f1) if len(scores) else {}
 
 
 class ThresholdHook(Hook):

@@ -96,7 +96,9 @@ class ScreenHook(Hook):
         place = f'iteration {runner.iter}'
         if by_epoch(runner):
             place = f'epoch {runner.epoch}'
-        self._line.say(f'{place}: {brief(self._metrics)}')
+        # A detector's host measures nothing where no object is found.
+        words = brief(self._metrics) or 'no metric has a value'
+        self._line.say(f'{place}: {words}')
 
     @master_only
     def after_train(self, runner: Runner) -> None:

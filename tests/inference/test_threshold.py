@@ -115,6 +115,17 @@ def test_each_checkpoint_has_its_own(tmp_path: Path) -> None:
     assert threshold.threshold_of(str(tmp_path / 'x/iter_1.pth')) is None
 
 
+def test_nothing_found_gives_no_metric(tmp_path: Path) -> None:
+    # mmengine chooses no best checkpoint where no metric has a value.
+    metric = threshold.ThresholdMetric({7: (np.zeros((1, 4)), np.ones(1))})
+    empty = dict(
+        scores=torch.zeros(0), bboxes=torch.zeros(0, 4), labels=torch.zeros(0)
+    )
+    metric.process({}, [dict(pred_instances=empty, img_id=7)])
+    assert metric.evaluate(1) == {}
+    assert metric.best == threshold.Best(threshold.DEFAULT, 0.0)
+
+
 class Maps(DataSet):
     def get_data_info(self, i: int) -> dict:
         return dict(img_path='x', seg_map_path='y')

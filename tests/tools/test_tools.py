@@ -56,6 +56,8 @@ RUNS = {
             'train_cfg.max_epochs=2',
             'train_cfg.val_interval=2',
             'model.backbone.drop_path_rate=0.2',
+            # So few steps need not lead to a score of the default 0.05.
+            'model.test_cfg.rcnn.score_thr=0.0',
         ],
         'epoch_1.pth',
         'epoch_2.pth',
@@ -164,6 +166,34 @@ def test_train_logs_and_evaluates(name: str, trained: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_detector_that_finds_nothing(demo: Path, tmp_path: Path) -> None:
+    run = RUNS['detection']
+    options = [
+        *run.options,
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+        'model.test_cfg.rcnn.score_thr=1.0',
+    ]
+    short = run._replace(options=options)
+    text = succeed(*train_command(short, demo, tmp_path))
+    assert 'epoch 1: no metric has a value' in text
+    assert (tmp_path / 'epoch_1.pth').is_file()
+    text = succeed(
+        'tools/test.py',
+        run.config,
+        tmp_path / 'epoch_1.pth',
+        f'--data-root={demo / run.data}',
+        f'--work-dir={tmp_path}/test',
+        f'--out={tmp_path}/p.pkl',
+        '--cfg-options',
+        'model.test_cfg.rcnn.score_thr=1.0',
+    )
+    assert 'no metric has a value' in text
+    rows = pickle.loads((tmp_path / 'p.pkl').read_bytes())
+    assert [len(row['pred_instances']['scores']) for row in rows] == [0] * 4
+
+
+@pytest.mark.slow
 def test_killed_run_resumes_exactly(
     name: str, trained: Path, demo: Path, tmp_path: Path
 ) -> None:
@@ -189,7 +219,7 @@ def test_test_writes_predictions(
     run = RUNS[name]
     command = [
         'tools/test.py',
-        run.config,
+        trained / Path(run.config).name,  # as it was trained
         trained / run.last,
         f'--data-root={demo / run.data}',
         f'--work-dir={tmp_path}',
@@ -234,7 +264,7 @@ def test_predict_draws_beside_the_input(
     (bad / 'broken.jpg').write_bytes(b'not a picture')
     done = tool(
         'tools/predict.py',
-        run.config,
+        trained / Path(run.config).name,  # as it was trained
         trained / run.last,
         tmp_path / 'in',
         f'--out={tmp_path / "out"}',

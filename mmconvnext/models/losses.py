@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Optional, Sequence
+from typing import Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -57,7 +57,6 @@ class WeightedCrossEntropyLoss(nn.Module):
         labels: Tensor,
         weight: Optional[Tensor] = None,
         ignore_index: int = 255,
-        **kwargs: Any,
     ) -> Tensor:
         """Compute the loss; 0 where every pixel is ignored.
 
@@ -67,7 +66,6 @@ class WeightedCrossEntropyLoss(nn.Module):
             weight: ``(N, H, W)``, of a pixel sampler; multiplies the losses
                 of pixels, not the weights they are divided by.
             ignore_index: the label of pixels that do not count.
-            kwargs: of the hosts' other losses; not used.
 
         Raises:
             ValueError: if there is not one weight for each class.

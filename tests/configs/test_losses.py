@@ -1,12 +1,14 @@
 """The losses that configs/README.md gives as overrides train."""
 
+import argparse
 import re
+import shlex
 from pathlib import Path
 from typing import List
 
 import pytest
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.model import revert_sync_batchnorm
 from tiny import batch, build, load, shrink
 
@@ -99,3 +101,31 @@ def test_boxes(name: str) -> None:
     losses = [step['loss_bbox'] for step in history]
     assert 0 < min(losses) < 0.95 * max(losses)
     assert history[-1]['loss'] < history[0]['loss']
+
+
+# The commands that give CamVid the settings it had before.
+BEFORE = re.findall(
+    r'optim_wrapper\.optimizer\.lr=1e-3\s.*?hue_delta=18',
+    README.read_text('utf-8'),
+    re.S,
+)
+
+
+def test_both_commands_are_found() -> None:
+    assert len(BEFORE) == 2
+
+
+@pytest.mark.parametrize('options', BEFORE)
+def test_the_settings_of_before(options: str) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--options', nargs='+', action=DictAction)
+    args = parser.parse_args(['--options', *shlex.split(options)])
+    cfg = load('upernet_convnextv2_atto_camvid.py')
+    cfg.merge_from_dict(args.options)
+    assert cfg.train_pipeline[2].type == 'RandomResize'
+    steps = cfg.train_dataloader.dataset.pipeline
+    assert steps[2].ratio_range == (0.5, 2.0)
+    assert steps[5].hue_delta == 18
+    loss = build(shrink(cfg)).decode_head.loss_decode
+    assert type(loss).__name__ == 'CrossEntropyLoss'
+    assert loss.class_weight is None
